@@ -1,0 +1,1 @@
+"""Reinforcement-guided synthetic data for privacy-sensitive identity recognition, in JAX."""
