@@ -1,0 +1,235 @@
+"""Diffusion transformer with adaLN-Zero conditioning (DiT; Peebles & Xie, arXiv 2212.09748).
+
+Dimension letters used in comments: b batch, h w image or latent height and width, c channels,
+n tokens, d width. Submodule names follow the published PyTorch code, so that weights map one to one.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def layer_norm(x: jax.Array, epsilon: float = 1e-6) -> jax.Array:
+    """Normalises the last axis to zero mean and unit variance, without scale or bias.
+
+    The derivative is written out: differentiating through the mean and the variance makes XLA
+    recompute long chains on a CPU, and the closed form is exact.
+
+    Args:
+        x: activations [..., d].
+        epsilon: added to the variance.
+
+    Returns:
+        An array of x's shape and dtype; statistics are taken in float32.
+    """
+    return _layer_norm_forward(x, epsilon)[0]
+
+
+def _layer_norm_forward(x, epsilon):
+    centred = x.astype(jnp.float32)
+    centred = centred - centred.mean(-1, keepdims=True)
+    inverse_deviation = jax.lax.rsqrt((centred * centred).mean(-1, keepdims=True) + epsilon)
+    y = (centred * inverse_deviation).astype(x.dtype)
+    return y, (y, inverse_deviation)
+
+
+def _layer_norm_backward(epsilon, residuals, gradient):
+    del epsilon  # Already inside the saved deviation.
+    y, inverse_deviation = residuals
+    dtype = gradient.dtype
+    gradient, y = gradient.astype(jnp.float32), y.astype(jnp.float32)
+    along_mean = gradient.mean(-1, keepdims=True)
+    along_y = y * (gradient * y).mean(-1, keepdims=True)
+    return ((inverse_deviation * (gradient - along_mean - along_y)).astype(dtype),)
+
+
+layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
+
+
+def position_embedding(height: int, width: int, dim: int) -> np.ndarray:
+    """Returns the fixed two-dimensional sine-cosine embedding of a token grid, [height * width, dim].
+
+    Half of the channels code the column and half the row, as in the published DiT (which follows
+    MAE). dim must be divisible by four.
+    """
+    if dim % 4:
+        raise ValueError(f"the width must be divisible by 4 for position embeddings, got {dim}")
+    rows, columns = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
+
+    def one_axis(positions):
+        frequencies = 1.0 / 10000 ** (np.arange(dim // 4, dtype=np.float64) / (dim // 4))
+        angles = positions.reshape(-1, 1) * frequencies  # [n, d / 4]
+        return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+
+    return np.concatenate([one_axis(columns), one_axis(rows)], axis=1).astype(np.float32)
+
+
+def timestep_features(timesteps: jax.Array, dim: int, max_period: float = 10000.0) -> jax.Array:
+    """Returns the sinusoidal features [b, dim] of timesteps [b], cosines first as in DiT."""
+    half = dim // 2
+    frequencies = jnp.exp(-np.log(max_period) * jnp.arange(half, dtype=jnp.float32) / half)
+    angles = timesteps.astype(jnp.float32)[:, None] * frequencies[None]  # [b, half]
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+
+def _modulate(x, shift, scale):
+    return x * (1 + scale[:, None]) + shift[:, None]
+
+
+class TimestepEmbedder(nn.Module):
+    """Two-layer network on sinusoidal timestep features: [b] -> [b, d]."""
+
+    width: int
+    frequency_dim: int = 256
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, timesteps):
+        normal = nn.initializers.normal(0.02)
+        x = timestep_features(timesteps, self.frequency_dim).astype(self.dtype)
+        x = nn.Dense(self.width, kernel_init=normal, dtype=self.dtype, name="mlp_0")(x)
+        return nn.Dense(self.width, kernel_init=normal, dtype=self.dtype, name="mlp_2")(nn.silu(x))
+
+
+class LabelEmbedder(nn.Module):
+    """Table of class rows: labels [b] -> [b, d]. The last row stands for "no class"."""
+
+    num_classes: int
+    width: int
+
+    @nn.compact
+    def __call__(self, class_labels):
+        table = self.param(
+            "embedding_table", nn.initializers.normal(0.02), (self.num_classes + 1, self.width)
+        )
+        return table[class_labels]
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, [b, n, d] -> [b, n, d]."""
+
+    num_heads: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        width = x.shape[-1]
+        xavier = nn.initializers.xavier_uniform()
+        qkv = nn.Dense(3 * width, kernel_init=xavier, dtype=self.dtype, name="qkv")(x)
+        query, key, value = rearrange(
+            qkv, "b n (three heads d) -> three b n heads d", three=3, heads=self.num_heads
+        )
+        x = rearrange(jax.nn.dot_product_attention(query, key, value), "b n heads d -> b n (heads d)")
+        return nn.Dense(width, kernel_init=xavier, dtype=self.dtype, name="proj")(x)
+
+
+class Block(nn.Module):
+    """Transformer block whose normalisations are shifted, scaled and gated by the condition."""
+
+    num_heads: int
+    mlp_ratio: float = 4.0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, condition):
+        width = x.shape[-1]
+        zeros, xavier = nn.initializers.zeros, nn.initializers.xavier_uniform()
+        modulation = nn.Dense(6 * width, kernel_init=zeros, dtype=self.dtype, name="adaLN_modulation")(
+            nn.silu(condition)
+        )
+        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = jnp.split(modulation, 6, axis=-1)
+        h = _modulate(layer_norm(x), shift_1, scale_1)
+        x = x + gate_1[:, None] * Attention(self.num_heads, self.dtype, name="attn")(h)
+        h = _modulate(layer_norm(x), shift_2, scale_2)
+        hidden = int(width * self.mlp_ratio)
+        h = nn.Dense(hidden, kernel_init=xavier, dtype=self.dtype, name="mlp_fc1")(h)
+        h = nn.Dense(width, kernel_init=xavier, dtype=self.dtype, name="mlp_fc2")(
+            nn.gelu(h, approximate=True)
+        )
+        return x + gate_2[:, None] * h
+
+
+class DiT(nn.Module):
+    """Class-conditional diffusion transformer on channels-last images or latents.
+
+    Attributes:
+        num_classes: class rows; label num_classes is the null class of classifier-free guidance.
+        patch_size: side of a square patch in pixels of the input.
+        width, depth, num_heads, mlp_ratio: transformer sizes.
+        learn_sigma: also predict the variance's interpolation, which doubles the output channels.
+        dtype: computation dtype; parameters stay float32.
+    """
+
+    num_classes: int
+    patch_size: int = 4
+    width: int = 128
+    depth: int = 5
+    num_heads: int = 4
+    mlp_ratio: float = 4.0
+    learn_sigma: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, timesteps: jax.Array, class_labels: jax.Array) -> jax.Array:
+        """Predicts the denoising target.
+
+        Args:
+            x: noisy images, float [b, h, w, c]; h and w divisible by patch_size.
+            timesteps: int or float [b], 0 (least noise) to the schedule's length - 1.
+            class_labels: int [b] in 0..num_classes; num_classes means "no class".
+
+        Returns:
+            float32 [b, h, w, c], or [b, h, w, 2 c] with learn_sigma (prediction first).
+
+        Raises:
+            ValueError: the input is not divisible into patches.
+        """
+        _, height, width, channels = x.shape
+        p = self.patch_size
+        if height % p or width % p:
+            raise ValueError(f"image of {height} x {width} does not divide into patches of {p} x {p}")
+        if self.width % self.num_heads:
+            raise ValueError(f"width {self.width} is not divisible by num_heads {self.num_heads}")
+        rows, columns = height // p, width // p
+        x = nn.Conv(
+            self.width,
+            (p, p),
+            strides=(p, p),
+            padding="VALID",
+            dtype=self.dtype,
+            kernel_init=nn.initializers.xavier_uniform(),
+            name="x_embedder",
+        )(x.astype(self.dtype))
+        x = rearrange(x, "b rows columns d -> b (rows columns) d")
+        x = x + position_embedding(rows, columns, self.width).astype(self.dtype)
+        condition = TimestepEmbedder(self.width, dtype=self.dtype, name="t_embedder")(timesteps)
+        condition = condition + LabelEmbedder(self.num_classes, self.width, name="y_embedder")(
+            class_labels
+        ).astype(self.dtype)
+        for index in range(self.depth):
+            x = Block(self.num_heads, self.mlp_ratio, self.dtype, name=f"blocks_{index}")(x, condition)
+        zeros = nn.initializers.zeros
+        modulation = nn.Dense(
+            2 * self.width, kernel_init=zeros, dtype=self.dtype, name="final_adaLN_modulation"
+        )(nn.silu(condition))
+        shift, scale = jnp.split(modulation, 2, axis=-1)
+        x = _modulate(layer_norm(x), shift, scale)
+        out_channels = 2 * channels if self.learn_sigma else channels
+        x = nn.Dense(p * p * out_channels, kernel_init=zeros, dtype=self.dtype, name="final_linear")(x)
+        x = rearrange(
+            x,
+            "b (rows columns) (p1 p2 c) -> b (rows p1) (columns p2) c",
+            rows=rows,
+            columns=columns,
+            p1=p,
+            p2=p,
+        )
+        return x.astype(jnp.float32)
