@@ -1,0 +1,391 @@
+"""Every field of a run's configuration, its default, its meaning and its allowed values.
+
+Config files under configs/ start from `default_config()` and change fields; `validate` refuses a
+config that cannot work before any device is touched. Units and bounds stand beside each field.
+"""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+
+def default_config() -> ConfigDict:
+    """Returns the complete configuration; a config file changes fields and adds none."""
+    config = ConfigDict()
+    config.name = "run"  # Title of the report.
+    config.seed = 0  # Every random number of the run comes from here; >= 0.
+    config.fsdp = 1  # Devices over which parameters are split; divides the device count.
+    config.tensorboard = False  # Also write TensorBoard files (needs the tensorflow extra).
+    config.log_every_seconds = 5.0  # At most one progress line in this time.
+
+    # All images of a run have one size.
+    config.image = ConfigDict()
+    config.image.size = 32  # Pixels, both sides; divisible by generator.patch_size.
+    config.image.channels = 3  # 1 or 3.
+    config.image.resize = "crop"  # stretch | pad | crop, where an image is not square.
+    config.image.skip_damaged = False  # Report and skip unreadable images instead of stopping.
+
+    # The target: the small, privacy-sensitive identity data set.
+    config.data = _data_source()
+    # The general domain the prior is trained on; shares no person with the target.
+    config.general_data = _data_source()
+    config.general_data.identity_offset = 100_000
+    config.general_data.num_identities = 256
+
+    config.split = ConfigDict()
+    config.split.held_out_fraction = 0.5  # Share of identities never trained on (open set), 0..1.
+    config.split.train_images = 3  # Real training images an identity; 0 = all that are left.
+    config.split.closed_images = 3  # Other images of the trained people, kept for testing.
+
+    config.generator = ConfigDict()
+    config.generator.patch_size = 4  # Pixels.
+    config.generator.width = 128
+    config.generator.depth = 5
+    config.generator.num_heads = 4
+    config.generator.learn_sigma = False  # Variance channels, trained by the variational bound.
+    config.generator.dtype = "float32"  # float32 | bfloat16, of matrix products.
+    config.generator.schedule = "cosine"  # cosine | linear
+    config.generator.num_timesteps = 1000
+    config.generator.prediction_type = "v"  # v | epsilon
+    config.generator.clip_denoised = True  # Clip the estimate of the clean image; True for pixels.
+
+    config.pretrain = _denoising_training()
+    config.pretrain.source = "train"  # train | shipped | a folder with a generator checkpoint.
+    config.pretrain.cache = ""  # Folder where trained priors are kept by config; "" = none.
+
+    # Feature extractors, trained on the general domain: "reward" scores samples inside the RL loop,
+    # "judge" measures (gate, FID, near copies) and never rewards, "start" starts the recognisers.
+    config.extractor = ConfigDict()
+    config.extractor.width = 24
+    config.extractor.judge_width = 32  # Another size, so that the judge is another network.
+    config.extractor.steps = 400
+    config.extractor.identities_per_batch = 16
+    config.extractor.images_per_identity = 4
+    config.extractor.learning_rate = 2e-3
+    config.extractor.with_target = True  # Reward and judge also learn the target's train images.
+
+    config.adapt = _denoising_training()
+    config.adapt.trainable = "all"  # class_embedding | adaln | lora | all
+    config.adapt.lora_rank = 4
+    config.adapt.class_rows = "mean"  # zero | normal | mean (of the prior's rows)
+    config.adapt.steps = 300
+    config.adapt.learning_rate = 3e-4
+
+    config.reinforce = ConfigDict()
+    config.reinforce.algorithm = "ddpo_is"  # ddpo_is | ddpo_sf
+    config.reinforce.iterations = 20
+    config.reinforce.identities = 8  # Identities of one iteration.
+    config.reinforce.samples = 8  # Samples an identity of one iteration; >= 3.
+    config.reinforce.num_steps = 10  # Denoising steps of a rollout.
+    config.reinforce.eta = 1.0  # DDIM noise, (0, 1].
+    config.reinforce.guidance_scale = 1.0  # Part of the policy; 1 = none.
+    config.reinforce.trained_steps = 5  # Noisiest steps that enter the update; 0 = all with noise.
+    config.reinforce.inner_epochs = 1  # Passes over a batch of trajectories.
+    config.reinforce.minibatches = 2  # Updates of one pass; divides identities * samples.
+    config.reinforce.clip_range = 1e-3  # On the importance ratio of mean log-probabilities.
+    config.reinforce.log_prob_reduce = "mean"  # mean | sum over pixels.
+    config.reinforce.kl_weight = 0.0  # KL to the cold start.
+    config.reinforce.trainable = "all"
+    config.reinforce.lora_rank = 4
+    config.reinforce.learning_rate = 3e-5
+    config.reinforce.gradient_clip = 1.0
+    config.reinforce.ema_decay = 0.9
+    config.reinforce.normalise_over = "batch"  # batch (equation 10) | identity
+    config.reinforce.squash = "tanh"  # tanh (equation 11) | none
+    config.reinforce.advantage_clip = 5.0
+    config.reinforce.evaluate_every = 5  # Iterations between held-out measures and sample grids.
+    config.reinforce.checkpoint_every = 1  # Iterations.
+
+    # Named reward functions; `function` is any importable "package.module:function".
+    config.rewards = ConfigDict()
+    config.rewards.semantic = ConfigDict()
+    config.rewards.semantic.function = (
+        "rlsyn_jax.rewards.semantic_consistency:semantic_consistency"
+    )
+    config.rewards.semantic.weight = 1.0
+    config.rewards.semantic.options = ConfigDict()
+    config.rewards.coverage = ConfigDict()
+    config.rewards.coverage.function = "rlsyn_jax.rewards.coverage:distributional_coverage"
+    config.rewards.coverage.weight = 0.75
+    config.rewards.coverage.options = ConfigDict(
+        {"sigma": 0.7, "alpha": 0.5, "credit": "leave_one_out"}
+    )
+    config.rewards.richness = ConfigDict()
+    config.rewards.richness.function = "rlsyn_jax.rewards.richness:expression_richness"
+    config.rewards.richness.weight = 0.25
+    config.rewards.richness.options = ConfigDict(
+        {"expansion": 0.1, "tau": 1.0, "credit": "leave_one_out"}
+    )
+
+    config.synthesize = ConfigDict()
+    config.synthesize.images = 12  # Images written an identity, for each generator.
+    config.synthesize.num_steps = 20
+    config.synthesize.eta = 1.0
+    config.synthesize.guidance_scale = 1.5
+    config.synthesize.image_format = "png"  # png | jpg
+    config.synthesize.batch_size = 64
+    config.synthesize.near_copy_quantile = 0.01  # Of held-out images' distances to train images.
+    config.synthesize.max_attempts = 2  # Draws an image before a near copy is given up.
+    config.synthesize.gate_share = 0.5  # Usable where identity accuracy >= this share of real's.
+
+    config.recognize = ConfigDict()
+    config.recognize.arms = (
+        "real",
+        "real_erasing",
+        "real_cold_start",
+        "real_reinforced",
+        "real_reinforced_selected",
+        "synthetic_only",
+    )
+    config.recognize.seeds = 2
+    config.recognize.start = "general"  # general (the "start" extractor) | random
+    config.recognize.width = 24
+    config.recognize.embedding_dim = 128
+    config.recognize.loss = "cross_entropy_triplet"  # cross_entropy_triplet | cosface
+    config.recognize.label_smoothing = 0.1
+    config.recognize.triplet_margin = 0.3
+    config.recognize.cosface_scale = 16.0
+    config.recognize.cosface_margin = 0.2
+    config.recognize.steps = 200
+    config.recognize.identities_per_batch = 12
+    config.recognize.images_per_identity = 4  # Real + synthetic of the batch that is trained on.
+    config.recognize.synthetic_per_identity = 2  # Of those; mixed arms only.
+    config.recognize.candidates_per_identity = 4  # Synthetic, before dynamic selection.
+    config.recognize.learning_rate = 1e-3
+    config.recognize.weight_decay = 5e-4
+    config.recognize.warmup_steps = 20
+    config.recognize.crop_padding = 2  # Pixels.
+    config.recognize.flip = True
+    config.recognize.erasing_probability = 0.5  # Of the Random Erasing arm.
+    config.recognize.checkpoint_every = 100  # Steps.
+
+    config.evaluate = ConfigDict()
+    config.evaluate.verification_pairs = 600  # Divisible by 20.
+    config.evaluate.num_neighbors = 5  # Of precision, recall, density, coverage.
+    config.evaluate.bootstrap_resamples = 1000
+
+    config.report = ConfigDict()
+    config.report.identities = 6  # Rows of the sample grids.
+    config.report.map_identities = 10  # People of the embedding map.
+    return config
+
+
+def _data_source() -> ConfigDict:
+    source = ConfigDict()
+    source.source = "procedural"  # procedural | folder | tfds:NAME[:SPLIT]
+    source.path = ""  # Of a folder, or of TFDS's data_dir.
+    source.cache = ""  # Folder for the decoded array_record copy; "" = inside the workdir.
+    source.num_identities = 40  # Procedural; elsewhere 0 = all, n = the first n.
+    source.images_per_identity = 12  # Procedural only.
+    source.min_images = 1  # Identities with fewer images are left out.
+    source.identity_offset = 0  # Procedural: which people of the endless procedural world.
+    return source
+
+
+def _denoising_training() -> ConfigDict:
+    training = ConfigDict()
+    training.steps = 4000
+    training.batch_size = 32
+    training.learning_rate = 1e-3
+    training.warmup_steps = 100
+    training.decay = "cosine"  # constant | linear | cosine
+    training.weight_decay = 0.0
+    training.gradient_clip = 1.0  # Global norm; 0 = none.
+    training.ema_decay = 0.999
+    training.class_dropout = 0.1  # Share of labels replaced by the null class.
+    training.weighting = "min_snr"  # min_snr | uniform
+    training.min_snr_gamma = 5.0
+    training.flip = True
+    training.rotation = 5.0  # Degrees, at most.
+    training.scale = 0.05  # At most this share larger or smaller.
+    training.translation = 0.04  # At most this share of the side.
+    training.checkpoint_every = 500  # Steps.
+    return training
+
+
+_POSITIVE_INTEGERS = (
+    "fsdp image.size data.min_images general_data.min_images generator.patch_size generator.width "
+    "generator.depth generator.num_heads pretrain.batch_size pretrain.checkpoint_every "
+    "extractor.width extractor.judge_width extractor.steps extractor.identities_per_batch "
+    "extractor.images_per_identity adapt.batch_size adapt.lora_rank adapt.checkpoint_every "
+    "reinforce.identities reinforce.num_steps reinforce.inner_epochs reinforce.minibatches "
+    "reinforce.lora_rank reinforce.evaluate_every reinforce.checkpoint_every synthesize.images "
+    "synthesize.num_steps synthesize.batch_size synthesize.max_attempts recognize.seeds "
+    "recognize.width recognize.embedding_dim recognize.steps recognize.identities_per_batch "
+    "recognize.images_per_identity recognize.synthetic_per_identity "
+    "recognize.candidates_per_identity recognize.checkpoint_every evaluate.num_neighbors "
+    "evaluate.bootstrap_resamples report.identities report.map_identities split.closed_images"
+).split()
+
+_NOT_NEGATIVE = (
+    "seed log_every_seconds data.num_identities general_data.num_identities data.identity_offset "
+    "general_data.identity_offset split.train_images pretrain.steps pretrain.warmup_steps "
+    "pretrain.weight_decay pretrain.gradient_clip pretrain.rotation pretrain.translation "
+    "adapt.steps adapt.warmup_steps adapt.weight_decay adapt.gradient_clip adapt.rotation "
+    "adapt.translation reinforce.iterations reinforce.trained_steps reinforce.kl_weight "
+    "reinforce.gradient_clip recognize.weight_decay recognize.warmup_steps "
+    "recognize.triplet_margin recognize.crop_padding recognize.cosface_margin"
+).split()
+
+_POSITIVE = (
+    "pretrain.learning_rate pretrain.min_snr_gamma adapt.learning_rate adapt.min_snr_gamma "
+    "extractor.learning_rate reinforce.learning_rate reinforce.clip_range "
+    "reinforce.advantage_clip recognize.learning_rate recognize.cosface_scale"
+).split()
+
+_SHARES = (
+    "split.held_out_fraction pretrain.ema_decay pretrain.class_dropout pretrain.scale "
+    "adapt.ema_decay adapt.class_dropout adapt.scale reinforce.ema_decay synthesize.eta "
+    "synthesize.near_copy_quantile synthesize.gate_share recognize.label_smoothing "
+    "recognize.erasing_probability"
+).split()
+
+_CHOICES = {
+    "image.channels": (1, 3),
+    "image.resize": ("stretch", "pad", "crop"),
+    "generator.dtype": ("float32", "bfloat16"),
+    "generator.schedule": ("cosine", "linear"),
+    "generator.prediction_type": ("v", "epsilon"),
+    "pretrain.decay": ("constant", "linear", "cosine"),
+    "pretrain.weighting": ("min_snr", "uniform"),
+    "adapt.decay": ("constant", "linear", "cosine"),
+    "adapt.weighting": ("min_snr", "uniform"),
+    "adapt.trainable": ("class_embedding", "adaln", "lora", "all"),
+    "adapt.class_rows": ("zero", "normal", "mean"),
+    "reinforce.algorithm": ("ddpo_is", "ddpo_sf"),
+    "reinforce.trainable": ("class_embedding", "adaln", "lora", "all"),
+    "reinforce.log_prob_reduce": ("mean", "sum"),
+    "reinforce.normalise_over": ("batch", "identity"),
+    "reinforce.squash": ("tanh", "none"),
+    "synthesize.image_format": ("png", "jpg"),
+    "recognize.start": ("general", "random"),
+    "recognize.loss": ("cross_entropy_triplet", "cosface"),
+}
+
+ARMS = (
+    "real",
+    "real_erasing",
+    "real_cold_start",
+    "real_reinforced",
+    "real_reinforced_selected",
+    "synthetic_only",
+)
+
+
+class ConfigError(ValueError):
+    """A config field holds a value with which the run cannot work."""
+
+
+def field(config: ConfigDict, path: str):
+    """Returns the value at a dotted path, such as "reinforce.eta"."""
+    value = config
+    for part in path.split("."):
+        value = value[part]
+    return value
+
+
+def validate(config: ConfigDict) -> None:
+    """Checks every field's range and the fields that must fit together.
+
+    Args:
+        config: complete configuration.
+
+    Raises:
+        ConfigError: names the field, its value and what would be right.
+    """
+
+    def require(condition: bool, path: str, rule: str) -> None:
+        if not condition:
+            raise ConfigError(f"config.{path} is {field(config, path)!r}; it must be {rule}")
+
+    def whole(value) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool)
+
+    for path in _POSITIVE_INTEGERS:
+        value = field(config, path)
+        require(whole(value) and value >= 1, path, "a whole number of at least 1")
+    for path in _NOT_NEGATIVE:
+        require(field(config, path) >= 0, path, "0 or more")
+    for path in _POSITIVE:
+        require(field(config, path) > 0, path, "above 0")
+    for path in _SHARES:
+        require(0 <= field(config, path) <= 1, path, "in [0, 1]")
+    for path, choices in _CHOICES.items():
+        require(field(config, path) in choices, path, "one of " + ", ".join(map(repr, choices)))
+    for name in ("data", "general_data"):
+        source = config[name].source
+        known = source in ("procedural", "folder") or source.startswith("tfds:")
+        require(known, f"{name}.source", "'procedural', 'folder' or 'tfds:NAME'")
+        if source == "folder":
+            require(bool(config[name].path), f"{name}.path", "the path of the folder of identities")
+        if source == "procedural":
+            minimum = config.split.closed_images + 1 if name == "data" else 1
+            require(config[name].num_identities >= 2, f"{name}.num_identities", "at least 2")
+            require(
+                config[name].images_per_identity >= minimum,
+                f"{name}.images_per_identity",
+                f"at least {minimum}, so that images are left to train on",
+            )
+    procedural = [config[n] for n in ("data", "general_data") if config[n].source == "procedural"]
+    if len(procedural) == 2:
+        target, general = procedural
+        apart = (
+            target.identity_offset + target.num_identities <= general.identity_offset
+            or general.identity_offset + general.num_identities <= target.identity_offset
+        )
+        require(apart, "general_data.identity_offset", "such that the people are not the target's")
+    require(
+        config.image.channels == 3 or "procedural" not in {c.source for c in procedural},
+        "image.channels",
+        "3 for procedural images, which are in colour",
+    )
+    require(
+        config.image.size % config.generator.patch_size == 0,
+        "image.size",
+        f"divisible by generator.patch_size ({config.generator.patch_size})",
+    )
+    require(config.split.held_out_fraction < 1, "split.held_out_fraction", "below 1")
+    width, heads = config.generator.width, config.generator.num_heads
+    require(width % 4 == 0, "generator.width", "divisible by 4")
+    require(width % heads == 0, "generator.width", f"divisible by generator.num_heads ({heads})")
+    require(config.generator.num_timesteps >= 2, "generator.num_timesteps", "at least 2")
+    reinforce = config.reinforce
+    require(0 < reinforce.eta <= 1, "reinforce.eta", "in (0, 1]: the policy needs its noise")
+    require(reinforce.samples >= 3, "reinforce.samples", "at least 3, for leave-one-out credit")
+    batch = reinforce.identities * reinforce.samples
+    require(
+        batch % reinforce.minibatches == 0,
+        "reinforce.minibatches",
+        f"a divisor of identities * samples = {batch}",
+    )
+    for path in ("reinforce.num_steps", "synthesize.num_steps"):
+        limit = config.generator.num_timesteps
+        require(field(config, path) <= limit, path, f"at most generator.num_timesteps ({limit})")
+    require(
+        reinforce.trained_steps < reinforce.num_steps,
+        "reinforce.trained_steps",
+        f"below reinforce.num_steps ({reinforce.num_steps}): the last step has no noise",
+    )
+    require(reinforce.num_steps >= 2, "reinforce.num_steps", "at least 2: the last has no noise")
+    require(len(config.rewards) > 0, "rewards", "at least one named reward")
+    recognize = config.recognize
+    unknown = set(recognize.arms) - set(ARMS)
+    require(not unknown and len(recognize.arms) > 0, "recognize.arms", f"a selection of {ARMS}")
+    require(
+        len(set(recognize.arms)) == len(recognize.arms), "recognize.arms", "without repetitions"
+    )
+    require(
+        recognize.synthetic_per_identity < recognize.images_per_identity,
+        "recognize.synthetic_per_identity",
+        f"below recognize.images_per_identity ({recognize.images_per_identity})",
+    )
+    require(
+        recognize.candidates_per_identity >= recognize.synthetic_per_identity,
+        "recognize.candidates_per_identity",
+        f"at least recognize.synthetic_per_identity ({recognize.synthetic_per_identity})",
+    )
+    require(
+        config.evaluate.verification_pairs > 0 and config.evaluate.verification_pairs % 20 == 0,
+        "evaluate.verification_pairs",
+        "a positive multiple of 20: ten folds of equally many same and different pairs",
+    )

@@ -1,0 +1,146 @@
+"""What a stage was made from: lets a finished stage be skipped and a changed one be refused.
+
+A stage's folder holds stage.json with the config sections the stage reads, the fingerprints of the
+stages it reads from, and whether it is complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from pathlib import Path
+
+from absl import logging
+from ml_collections import ConfigDict
+
+from rlsyn_jax import config as configuration
+from rlsyn_jax.training.atomic_files import write_json
+
+
+class StageError(RuntimeError):
+    """A stage cannot run on what lies in the work folder; the message says what to do."""
+
+
+def fingerprint(content: object) -> str:
+    """Returns a short hash of JSON-like content, independent of the order of keys."""
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def plain(value: object) -> object:
+    """Returns a config value as JSON-like data (dicts, lists, numbers, strings)."""
+    if isinstance(value, ConfigDict):
+        return {key: plain(value[key]) for key in sorted(value.keys())}
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    return value
+
+
+class StageRecord:
+    """The life of one stage in one work folder: begin, resume or skip, finish."""
+
+    def __init__(
+        self, workdir: Path, stage: str, config: ConfigDict, fields: tuple, inputs: tuple = ()
+    ):
+        """Compares the stage's folder with what it would be made from now.
+
+        Args:
+            workdir: the run's folder.
+            stage: name of the stage and of its folder.
+            config: complete configuration.
+            fields: dotted paths of the config sections and fields whose values shape the output.
+            inputs: stages that must be complete before.
+
+        Raises:
+            StageError: an input is missing, or the folder was made from something else.
+        """
+        self.stage, self.directory = stage, Path(workdir) / stage
+        self._path = self.directory / "stage.json"
+        values = {path: plain(configuration.field(config, path)) for path in sorted(fields)}
+        made_from = {}
+        for name in inputs:
+            record = _read(Path(workdir) / name / "stage.json")
+            if not record or not record["complete"]:
+                raise StageError(
+                    f"stage {stage!r} needs the output of stage {name!r}, which is not complete in "
+                    f"{workdir}; run it first, or run all stages (leave --stages out)"
+                )
+            made_from[name] = record["fingerprint"]
+        self._content = {
+            "stage": stage,
+            "config": values,
+            "inputs": made_from,
+            "fingerprint": fingerprint([stage, values, made_from]),
+        }
+        old = _read(self._path)
+        if old and old["fingerprint"] != self._content["fingerprint"]:
+            raise StageError(_changes(self.directory, stage, old, self._content))
+        self.complete = bool(old and old["complete"])
+        self.seconds = old.get("seconds", 0.0) if old else 0.0
+        self._started = time.monotonic()
+        if self.complete:
+            logging.info("%s: complete in %s, nothing to do", stage, self.directory)
+        else:
+            logging.info("%s: %s in %s", stage, "resuming" if old else "starting", self.directory)
+            self.directory.mkdir(parents=True, exist_ok=True)
+            write_json(self._path, {**self._content, "complete": False, "seconds": self.seconds})
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything the stage's output depends on."""
+        return self._content["fingerprint"]
+
+    def note_time(self) -> None:
+        """Writes down the seconds spent so far, so that a killed stage's time is not lost."""
+        now = time.monotonic()
+        self.seconds += now - self._started
+        self._started = now
+        write_json(self._path, {**self._content, "complete": False, "seconds": self.seconds})
+
+    def finish(self) -> None:
+        """Marks the stage complete; call when everything is on disk."""
+        self.note_time()
+        write_json(self._path, {**self._content, "complete": True, "seconds": self.seconds})
+        logging.info("%s: done in %.0f s", self.stage, self.seconds)
+
+
+def stage_seconds(workdir: Path, stage: str) -> float | None:
+    """Returns the seconds a complete stage took, or None."""
+    record = _read(Path(workdir) / stage / "stage.json")
+    return record["seconds"] if record and record["complete"] else None
+
+
+def _read(path: Path) -> dict | None:
+    if not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise StageError(
+            f"{path} is damaged ({error}); delete the folder {path.parent} and run again"
+        ) from error
+
+
+def _changes(directory: Path, stage: str, old: dict, new: dict) -> str:
+    lines = []
+    for path in sorted(set(old["config"]) | set(new["config"])):
+        lines += _differences(path, old["config"].get(path), new["config"].get(path))
+    for name in sorted(set(old["inputs"]) | set(new["inputs"])):
+        if old["inputs"].get(name) != new["inputs"].get(name):
+            lines.append(f"  the output of stage {name!r} it was made from was made anew")
+    return (
+        f"{directory} belongs to another configuration, so stage {stage!r} will not touch it:\n"
+        + "\n".join(lines)
+        + f"\nUse another --workdir, set the fields back, or delete {directory} to make it anew."
+    )
+
+
+def _differences(path: str, old: object, new: object) -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [
+            line
+            for key in sorted(set(old) | set(new))
+            for line in _differences(f"{path}.{key}", old.get(key), new.get(key))
+        ]
+    return [] if old == new else [f"  config.{path}: {old!r} there, {new!r} now"]

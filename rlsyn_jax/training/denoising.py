@@ -1,0 +1,97 @@
+"""One compiled step of denoising training, shared by pre-training and the cold start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from rlsyn_jax.data.augmentation import random_affine, random_flip
+from rlsyn_jax.data.identity_dataset import to_device_range
+from rlsyn_jax.diffusion.training_loss import denoising_loss
+from rlsyn_jax.training.train_state import TrainState, ema_update
+from rlsyn_jax.training.trainable import merge
+
+
+def make_denoising_step(
+    apply: Callable,
+    optimizer: optax.GradientTransformation,
+    *,
+    alpha_bars: jax.Array,
+    num_classes: int,
+    prediction_type: str,
+    learn_sigma: bool,
+    class_dropout: float,
+    weighting: str,
+    min_snr_gamma: float,
+    ema_decay: float,
+    flip: bool,
+    rotation: float,
+    scale: float,
+    translation: float,
+) -> Callable:
+    """Builds the jitted step (state, frozen, images, class_labels) -> (state, metrics).
+
+    Randomness is fold_in(state.key, state.step), so a resumed run draws what it would have drawn.
+
+    Args:
+        apply: (params, x, timesteps, labels) -> network output.
+        optimizer: acts on the trained subtree.
+        alpha_bars: float [T].
+        num_classes: index of the null class.
+        prediction_type, learn_sigma, class_dropout, weighting, min_snr_gamma: see denoising_loss.
+        ema_decay: decay of the running average of the trained subtree.
+        flip: mirror half of the images.
+        rotation: degrees at most; scale, translation: shares of the side at most.
+
+    Returns:
+        A function whose first argument is donated; images are uint8 [b, h, w, c]; metrics are
+        float32 scalars "loss" and "gradient_norm".
+    """
+
+    def step(state: TrainState, frozen: dict, images: jax.Array, class_labels: jax.Array):
+        key = jax.random.fold_in(state.key, state.step)
+        flip_key, affine_key, loss_key = jax.random.split(key, 3)
+        images = to_device_range(images)
+        if flip:
+            images = random_flip(flip_key, images)
+        if rotation or scale or translation:
+            images = random_affine(
+                affine_key,
+                images,
+                max_rotation_degrees=rotation,
+                max_scale=scale,
+                max_translation=translation,
+            )
+
+        def loss_function(trained):
+            params = merge(trained, frozen)
+            return denoising_loss(
+                lambda x, t, y: apply(params, x, t, y),
+                images,
+                class_labels,
+                loss_key,
+                alpha_bars=alpha_bars,
+                num_classes=num_classes,
+                class_dropout=class_dropout,
+                prediction_type=prediction_type,
+                weighting=weighting,
+                min_snr_gamma=min_snr_gamma,
+                learn_sigma=learn_sigma,
+            ).mean()
+
+        loss, gradients = jax.value_and_grad(loss_function)(state.params)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics = {"loss": loss, "gradient_norm": optax.global_norm(gradients)}
+        state = state.replace(
+            step=state.step + 1,
+            params=params,
+            opt_state=opt_state,
+            ema_params=ema_update(state.ema_params, params, ema_decay, state.step),
+        )
+        return state, jax.tree.map(jnp.float32, metrics)
+
+    return jax.jit(step, donate_argnums=0)
