@@ -84,6 +84,27 @@ def _modulate(x, shift, scale):
     return x * (1 + scale[:, None]) + shift[:, None]
 
 
+class TokenDense(nn.Module):
+    """Affine map of the last axis, computed as one matrix product over all tokens.
+
+    Gradients of three-dimensional products take XLA's slow path on CPUs; the flattened form has
+    the same parameters and numbers as flax.linen.Dense.
+    """
+
+    features: int
+    kernel_init: Any = nn.initializers.xavier_uniform()
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        flat = rearrange(x, "b n d -> (b n) d").astype(self.dtype)
+        # The barrier keeps XLA from recomputing the product inside what follows it.
+        flat = jax.lax.optimization_barrier(flat @ kernel.astype(self.dtype))
+        return (flat + bias.astype(self.dtype)).reshape(*x.shape[:-1], self.features)
+
+
 class TimestepEmbedder(nn.Module):
     """Two-layer network on sinusoidal timestep features: [b] -> [b, d]."""
 
@@ -122,13 +143,12 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, x):
         width = x.shape[-1]
-        xavier = nn.initializers.xavier_uniform()
-        qkv = nn.Dense(3 * width, kernel_init=xavier, dtype=self.dtype, name="qkv")(x)
+        qkv = TokenDense(3 * width, dtype=self.dtype, name="qkv")(x)
         query, key, value = rearrange(
             qkv, "b n (three heads d) -> three b n heads d", three=3, heads=self.num_heads
         )
         x = rearrange(jax.nn.dot_product_attention(query, key, value), "b n heads d -> b n (heads d)")
-        return nn.Dense(width, kernel_init=xavier, dtype=self.dtype, name="proj")(x)
+        return TokenDense(width, dtype=self.dtype, name="proj")(x)
 
 
 class Block(nn.Module):
@@ -141,7 +161,7 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x, condition):
         width = x.shape[-1]
-        zeros, xavier = nn.initializers.zeros, nn.initializers.xavier_uniform()
+        zeros = nn.initializers.zeros
         modulation = nn.Dense(6 * width, kernel_init=zeros, dtype=self.dtype, name="adaLN_modulation")(
             nn.silu(condition)
         )
@@ -150,10 +170,8 @@ class Block(nn.Module):
         x = x + gate_1[:, None] * Attention(self.num_heads, self.dtype, name="attn")(h)
         h = _modulate(layer_norm(x), shift_2, scale_2)
         hidden = int(width * self.mlp_ratio)
-        h = nn.Dense(hidden, kernel_init=xavier, dtype=self.dtype, name="mlp_fc1")(h)
-        h = nn.Dense(width, kernel_init=xavier, dtype=self.dtype, name="mlp_fc2")(
-            nn.gelu(h, approximate=True)
-        )
+        h = TokenDense(hidden, dtype=self.dtype, name="mlp_fc1")(h)
+        h = TokenDense(width, dtype=self.dtype, name="mlp_fc2")(nn.gelu(h, approximate=True))
         return x + gate_2[:, None] * h
 
 
@@ -215,7 +233,7 @@ class DiT(nn.Module):
             class_labels
         ).astype(self.dtype)
         for index in range(self.depth):
-            x = Block(self.num_heads, self.mlp_ratio, self.dtype, name=f"blocks_{index}")(x, condition)
+            x = nn.remat(Block)(self.num_heads, self.mlp_ratio, self.dtype, name=f"blocks_{index}")(x, condition)
         zeros = nn.initializers.zeros
         modulation = nn.Dense(
             2 * self.width, kernel_init=zeros, dtype=self.dtype, name="final_adaLN_modulation"
@@ -223,7 +241,9 @@ class DiT(nn.Module):
         shift, scale = jnp.split(modulation, 2, axis=-1)
         x = _modulate(layer_norm(x), shift, scale)
         out_channels = 2 * channels if self.learn_sigma else channels
-        x = nn.Dense(p * p * out_channels, kernel_init=zeros, dtype=self.dtype, name="final_linear")(x)
+        x = TokenDense(
+            p * p * out_channels, kernel_init=zeros, dtype=self.dtype, name="final_linear"
+        )(x)
         x = rearrange(
             x,
             "b (rows columns) (p1 p2 c) -> b (rows p1) (columns p2) c",
