@@ -99,9 +99,7 @@ def default_config() -> ConfigDict:
     # Named reward functions; `function` is any importable "package.module:function".
     config.rewards = ConfigDict()
     config.rewards.semantic = ConfigDict()
-    config.rewards.semantic.function = (
-        "rlsyn_jax.rewards.semantic_consistency:semantic_consistency"
-    )
+    config.rewards.semantic.function = "rlsyn_jax.rewards.semantic_consistency:semantic_consistency"
     config.rewards.semantic.weight = 1.0
     config.rewards.semantic.options = ConfigDict()
     config.rewards.coverage = ConfigDict()

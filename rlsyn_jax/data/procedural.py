@@ -1,9 +1,9 @@
 """An endless world of drawn people: faces with known identity, pose, light, expression and camera.
 
-Everything is smooth shapes (signed distances turned into soft edges), so that a small generator can
-learn the world in minutes. A person is a row of factors drawn from (seed, person number); an image adds
-pose, light, expression and camera. The same arguments give the same bytes on every machine with the
-same NumPy.
+Everything is smooth shapes (signed distances turned into soft edges), so that a small generator
+can learn the world in minutes. A person is a row of factors drawn from (seed, person number); an
+image adds pose, light, expression, clothes and camera. The same arguments give the same bytes on
+every machine with the same NumPy.
 """
 
 from __future__ import annotations
@@ -199,7 +199,9 @@ def _render(f: dict[str, np.ndarray], cameras: dict[str, np.ndarray], size: int)
     clothes = _hue(f["clothes_hue"], f["clothes_lightness"], 0.5)
     shoulders = _ellipse(x0, y0, 0.0, 1.25, 0.95, 0.55)
     image = paint(image, clothes, _inside(shoulders, soft))
-    skin = _hue(0.055 + 0.02 * f["skin_hue"], 0.28 + 0.5 * f["skin_tone"], 0.28 + 0.06 * f["skin_hue"])
+    skin = _hue(
+        0.055 + 0.02 * f["skin_hue"], 0.28 + 0.5 * f["skin_tone"], 0.28 + 0.06 * f["skin_hue"]
+    )
     neck = np.maximum(np.abs(x) - 0.45 * face_x, np.maximum(0.2 - y, y - 0.85))
     image = paint(image, 0.78 * skin, _inside(neck, soft))
 
@@ -211,9 +213,11 @@ def _render(f: dict[str, np.ndarray], cameras: dict[str, np.ndarray], size: int)
         _ellipse(x, y, face_x + turn * 0.4, 0.0, 0.08, 0.13),
     )
     image = paint(image, 0.9 * skin, _inside(ears, soft))
-    shade = 1 + 0.42 * (
-        f["light"] * (x - turn) / face_x + 0.35 * f["light_height"] * -y / face_y
-    ) - 0.16 * ((x - turn) ** 2 / face_x**2)
+    shade = (
+        1
+        + 0.42 * (f["light"] * (x - turn) / face_x + 0.35 * f["light_height"] * -y / face_y)
+        - 0.16 * ((x - turn) ** 2 / face_x**2)
+    )
     head_cover = _inside(head, soft)
     image = paint(image, np.clip(skin * shade[..., None], 0, 1), head_cover)
 
@@ -227,7 +231,9 @@ def _render(f: dict[str, np.ndarray], cameras: dict[str, np.ndarray], size: int)
         np.abs(u - 0.3 * turn) - f["nose_width"] * (0.35 + 0.65 * np.clip((v + 0.1) / 0.3, 0, 1)),
         np.maximum(-0.05 - v, v - (f["nose_length"] - 0.02)),
     )
-    image = paint(image, np.clip(0.8 * skin * shade[..., None], 0, 1), 0.75 * _inside(nose, 2 * soft))
+    image = paint(
+        image, np.clip(0.8 * skin * shade[..., None], 0, 1), 0.75 * _inside(nose, 2 * soft)
+    )
     mouth_y = 0.30 + 0.35 * (f["nose_length"] - 0.16)
     curve = mouth_y + 0.06 * smile - 1.6 * smile * u**2 * 1.2
     width = f["mouth_width"] * (1 + 0.3 * smile)
@@ -245,7 +251,9 @@ def _render(f: dict[str, np.ndarray], cameras: dict[str, np.ndarray], size: int)
         open_height = f["eye_size"] * 0.72 * f["eye_openness"] * (1 - 0.25 * smile)
         eye = _ellipse(u, v, centre, eye_y, f["eye_size"] * 1.25, open_height)
         image = paint(image, np.full(3, 0.95), _inside(eye, soft))
-        iris = _ellipse(u, v, centre + 0.35 * turn, eye_y, f["eye_size"] * 0.62, f["eye_size"] * 0.62)
+        iris = _ellipse(
+            u, v, centre + 0.35 * turn, eye_y, f["eye_size"] * 0.62, f["eye_size"] * 0.62
+        )
         image = paint(image, iris_colour, _inside(np.maximum(iris, eye), soft))
         brow_y = eye_y - 0.13 - f["brow_raise"] + f["brow_tilt"] * (np.abs(u) - f["eye_spacing"])
         brow = np.maximum(np.abs(v - brow_y) - f["brow_thickness"], np.abs(u - centre) - 0.12)

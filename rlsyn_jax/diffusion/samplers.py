@@ -53,7 +53,9 @@ def make_sampling_plan(alpha_bars: np.ndarray, *, num_steps: int, eta: float) ->
     """
     total = len(alpha_bars)
     if not 1 <= num_steps <= total:
-        raise ValueError(f"num_steps must be in 1..{total} (the schedule's length), got {num_steps}")
+        raise ValueError(
+            f"num_steps must be in 1..{total} (the schedule's length), got {num_steps}"
+        )
     if not 0 <= eta <= 1:
         raise ValueError(f"eta must be in [0, 1], got {eta}")
     timesteps = np.round(np.linspace(total - 1, 0, num_steps + 1)[:-1]).astype(np.int32)
@@ -112,6 +114,7 @@ def transition(
         prediction_type: "epsilon" or "v".
         clip_denoised: clip the estimate of x_0 to [-1, 1] and recompute epsilon from it.
     """
+
     def column(value):
         return jnp.broadcast_to(value, x.shape[:1])[:, None, None, None]
 
@@ -186,7 +189,11 @@ def sample_trajectories(
         )
         noise = initial_noise(jax.random.fold_in(step_key, index), sample_ids, image_shape)
         following = mean + step.sigma * noise
-        return following, (x, following, gaussian_log_prob(following, mean, step.sigma, log_prob_reduce))
+        return following, (
+            x,
+            following,
+            gaussian_log_prob(following, mean, step.sigma, log_prob_reduce),
+        )
 
     images, (states, next_states, log_probs) = jax.lax.scan(
         body, x, (plan, jnp.arange(plan.timesteps.shape[0]))

@@ -16,7 +16,7 @@ def linear_alpha_bars(num_timesteps: int = 1000) -> np.ndarray:
 
 
 def cosine_alpha_bars(num_timesteps: int = 1000) -> np.ndarray:
-    """Returns alpha_bar [T] of the squared-cosine schedule (Nichol & Dhariwal, 2102.09672, eq 17)."""
+    """Returns alpha_bar [T] of the squared cosine (Nichol & Dhariwal, 2102.09672, eq 17)."""
 
     def level(t):
         return np.cos((t / num_timesteps + 0.008) / 1.008 * np.pi / 2) ** 2

@@ -32,7 +32,9 @@ def to_image_and_noise(
     return (x - noise_level * prediction) / signal, prediction
 
 
-def snr_weights(alpha_bar: jax.Array, weighting: str, gamma: float, prediction_type: str) -> jax.Array:
+def snr_weights(
+    alpha_bar: jax.Array, weighting: str, gamma: float, prediction_type: str
+) -> jax.Array:
     """Returns the loss weight of each timestep.
 
     "min_snr" is Hang et al., 2303.09556: min(SNR, gamma) on the x_0 error, which is

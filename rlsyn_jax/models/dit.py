@@ -1,7 +1,7 @@
 """Diffusion transformer with adaLN-Zero conditioning (DiT; Peebles & Xie, arXiv 2212.09748).
 
-Dimension letters used in comments: b batch, h w image or latent height and width, c channels,
-n tokens, d width. Submodule names follow the published PyTorch code, so that weights map one to one.
+Letters in comments: b batch, h w height and width of image or latent, c channels, n tokens,
+d width. Submodule names follow the published PyTorch code, so that weights map one to one.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
 
 
 def position_embedding(height: int, width: int, dim: int) -> np.ndarray:
-    """Returns the fixed two-dimensional sine-cosine embedding of a token grid, [height * width, dim].
+    """Returns the fixed sine-cosine embedding of a token grid, [height * width, dim].
 
     Half of the channels code the column and half the row, as in the published DiT (which follows
     MAE). dim must be divisible by four.
@@ -97,6 +97,7 @@ class TokenDense(nn.Module):
 
     @nn.compact
     def __call__(self, x):
+        """Maps [b, n, d] to [b, n, features]."""
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         flat = rearrange(x, "b n d -> (b n) d").astype(self.dtype)
@@ -114,6 +115,7 @@ class TimestepEmbedder(nn.Module):
 
     @nn.compact
     def __call__(self, timesteps):
+        """Embeds timesteps [b]."""
         normal = nn.initializers.normal(0.02)
         x = timestep_features(timesteps, self.frequency_dim).astype(self.dtype)
         x = nn.Dense(self.width, kernel_init=normal, dtype=self.dtype, name="mlp_0")(x)
@@ -128,6 +130,7 @@ class LabelEmbedder(nn.Module):
 
     @nn.compact
     def __call__(self, class_labels):
+        """Looks labels [b] up."""
         table = self.param(
             "embedding_table", nn.initializers.normal(0.02), (self.num_classes + 1, self.width)
         )
@@ -142,12 +145,15 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x):
+        """Mixes the tokens of x."""
         width = x.shape[-1]
         qkv = TokenDense(3 * width, dtype=self.dtype, name="qkv")(x)
         query, key, value = rearrange(
             qkv, "b n (three heads d) -> three b n heads d", three=3, heads=self.num_heads
         )
-        x = rearrange(jax.nn.dot_product_attention(query, key, value), "b n heads d -> b n (heads d)")
+        x = rearrange(
+            jax.nn.dot_product_attention(query, key, value), "b n heads d -> b n (heads d)"
+        )
         return TokenDense(width, dtype=self.dtype, name="proj")(x)
 
 
@@ -160,11 +166,12 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x, condition):
+        """Updates tokens x [b, n, d] under condition [b, d]."""
         width = x.shape[-1]
         zeros = nn.initializers.zeros
-        modulation = nn.Dense(6 * width, kernel_init=zeros, dtype=self.dtype, name="adaLN_modulation")(
-            nn.silu(condition)
-        )
+        modulation = nn.Dense(
+            6 * width, kernel_init=zeros, dtype=self.dtype, name="adaLN_modulation"
+        )(nn.silu(condition))
         shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = jnp.split(modulation, 6, axis=-1)
         h = _modulate(layer_norm(x), shift_1, scale_1)
         x = x + gate_1[:, None] * Attention(self.num_heads, self.dtype, name="attn")(h)
@@ -213,7 +220,9 @@ class DiT(nn.Module):
         _, height, width, channels = x.shape
         p = self.patch_size
         if height % p or width % p:
-            raise ValueError(f"image of {height} x {width} does not divide into patches of {p} x {p}")
+            raise ValueError(
+                f"image of {height} x {width} does not divide into patches of {p} x {p}"
+            )
         if self.width % self.num_heads:
             raise ValueError(f"width {self.width} is not divisible by num_heads {self.num_heads}")
         rows, columns = height // p, width // p
@@ -233,7 +242,9 @@ class DiT(nn.Module):
             class_labels
         ).astype(self.dtype)
         for index in range(self.depth):
-            x = nn.remat(Block)(self.num_heads, self.mlp_ratio, self.dtype, name=f"blocks_{index}")(x, condition)
+            x = nn.remat(Block)(self.num_heads, self.mlp_ratio, self.dtype, name=f"blocks_{index}")(
+                x, condition
+            )
         zeros = nn.initializers.zeros
         modulation = nn.Dense(
             2 * self.width, kernel_init=zeros, dtype=self.dtype, name="final_adaLN_modulation"

@@ -32,7 +32,8 @@ def init_lora(key: jax.Array, params: dict, *, rank: int, targets: tuple = DEFAU
         raise ValueError(f"LoRA rank must be at least 1, got {rank}")
     flat = flax.traverse_util.flatten_dict(params, sep="/")
     names = sorted(
-        name for name, value in flat.items()
+        name
+        for name, value in flat.items()
         if name.endswith("/kernel") and name.split("/")[-2] in targets and value.ndim == 2
     )
     if not names:

@@ -97,9 +97,7 @@ def make_iteration(
 
     def rollout(state, frozen, key):
         identity_key, sample_key = jax.random.split(key)
-        identities = jax.random.choice(
-            identity_key, num_classes, (num_identities,), replace=False
-        )
+        identities = jax.random.choice(identity_key, num_classes, (num_identities,), replace=False)
         labels = jnp.repeat(identities, samples_per_identity)  # [b]
         labels = jax.lax.with_sharding_constraint(labels, over_samples)
         sample_ids = jax.lax.with_sharding_constraint(jnp.arange(batch_size), over_samples)
@@ -198,12 +196,14 @@ def make_iteration(
             order = jax.random.permutation(jax.random.fold_in(order_key, epoch), batch_size)
             return order.reshape(minibatches, -1)
 
-        # [inner_epochs * minibatches, b / minibatches]
+        # One row of sample numbers for each update.
         orders = jnp.concatenate([shuffled(epoch) for epoch in range(inner_epochs)])
 
         def one_minibatch(state, order):
             def take(values):
-                return jax.lax.with_sharding_constraint(values[:trained_steps][:, order], over_states)
+                return jax.lax.with_sharding_constraint(
+                    values[:trained_steps][:, order], over_states
+                )
 
             batch = {
                 "states": take(trajectory.states),

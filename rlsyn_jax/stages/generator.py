@@ -176,9 +176,7 @@ def train_denoising(
                 progress.update(number - 1, **values)
             if number % training.checkpoint_every == 0 or number == training.steps:
                 writer.flush()
-                store.save(
-                    number, state, config=plain(config), iterator_state=batches.get_state()
-                )
+                store.save(number, state, config=plain(config), iterator_state=batches.get_state())
                 record.note_time()
         writer.close()
     return state.params, state.ema_params
@@ -206,7 +204,13 @@ def load_model(workdir: Path, stage: str) -> dict:
 
 
 def write_sample_grid(
-    config: ConfigDict, params: dict, num_classes: int, path: Path, *, rows: int = 8, columns: int = 8
+    config: ConfigDict,
+    params: dict,
+    num_classes: int,
+    path: Path,
+    *,
+    rows: int = 8,
+    columns: int = 8,
 ) -> None:
     """Writes a PNG with one class a row, fixed noise a column."""
     run = make_sampler(

@@ -9,7 +9,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import logging
 from ml_collections import ConfigDict
 
 from rlsyn_jax.config import ConfigError
@@ -94,9 +93,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     reference = jax.tree.map(jnp.copy, trained) if reinforce.kl_weight > 0 else {}
     key = jax.device_put(jax.random.key(config.seed + 4), replicated(mesh))
     state = create_train_state(trained, optimizer, key, mesh)
-    plan = make_sampling_plan(
-        alpha_bars(config), num_steps=reinforce.num_steps, eta=reinforce.eta
-    )
+    plan = make_sampling_plan(alpha_bars(config), num_steps=reinforce.num_steps, eta=reinforce.eta)
     model = build_generator(config, num_classes)
     iteration = make_iteration(
         lambda params, x, t, y: model.apply({"params": params}, x, t, y),

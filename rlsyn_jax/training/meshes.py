@@ -1,0 +1,60 @@
+"""Device meshes and where arrays lie on them: axes "data" and "fsdp"."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+_SMALLEST_SPLIT = 2**14
+
+
+def make_mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Lays devices out as (data, fsdp).
+
+    Args:
+        fsdp: devices over which parameters are split; 1 is plain data parallelism.
+        devices: default all of them.
+
+    Raises:
+        ValueError: fsdp does not divide the number of devices.
+    """
+    devices = list(jax.devices() if devices is None else devices)
+    if fsdp < 1 or len(devices) % fsdp:
+        raise ValueError(f"fsdp is {fsdp}; it must divide the number of devices, {len(devices)}")
+    grid = np.array(devices).reshape(-1, fsdp)
+    return Mesh(grid, ("data", "fsdp"), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding of a batch: its first axis over all devices."""
+    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding of an array that every device holds whole."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def parameter_shardings(mesh: Mesh, params: Any) -> Any:
+    """Returns a sharding for each parameter: its longest divisible axis over "fsdp".
+
+    Arrays below 16,384 elements stay whole: splitting them costs more than it saves.
+
+    Args:
+        mesh: the mesh.
+        params: pytree of arrays or of jax.ShapeDtypeStruct.
+    """
+    size = mesh.shape["fsdp"]
+
+    def place(value) -> NamedSharding:
+        axes = [i for i, length in enumerate(value.shape) if length % size == 0]
+        if size == 1 or not axes or np.prod(value.shape) < _SMALLEST_SPLIT:
+            return replicated(mesh)
+        longest = max(axes, key=lambda i: value.shape[i])
+        return NamedSharding(mesh, PartitionSpec(*(None,) * longest, "fsdp"))
+
+    return jax.tree.map(place, params)
