@@ -1,0 +1,80 @@
+"""Files that are either whole or not there: written beside, synced, then renamed."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+
+class StorageError(OSError):
+    """A folder cannot hold what the run wants to write; the message says what to do."""
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Writes a whole file atomically.
+
+    Raises:
+        StorageError: the disk is full, or the folder cannot be written.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary and os.path.exists(temporary):
+            os.unlink(temporary)
+        raise storage_error(path, error) from error
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Writes UTF-8 text atomically; raises as write_bytes."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Writes JSON atomically; raises as write_bytes."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def storage_error(path: Path, error: OSError) -> StorageError:
+    """Returns an error that says what is wrong with the place of path, and the remedy."""
+    reasons = {
+        errno.ENOSPC: "the disk is full; free some space or choose another --workdir",
+        errno.EDQUOT: "the disk quota is used up; free some space or choose another --workdir",
+        errno.EROFS: "the file system is read-only; choose another --workdir",
+        errno.EACCES: "permission denied; choose a --workdir that you may write to",
+        errno.ENOTDIR: "a part of the path is a file; choose another --workdir",
+        errno.EEXIST: "a part of the path is a file; choose another --workdir",
+    }
+    reason = reasons.get(error.errno, str(error))
+    return StorageError(error.errno, f"cannot write {path}: {reason}")
+
+
+def check_writable(directory: str | Path, minimum_free_bytes: int) -> None:
+    """Makes the folder and proves that it takes a file and has room.
+
+    Raises:
+        StorageError: it is read-only, is no folder, or has too little room.
+    """
+    directory = Path(directory)
+    probe = directory / ".write_probe"
+    write_bytes(probe, b"probe")
+    probe.unlink()
+    free = shutil.disk_usage(directory).free
+    if free < minimum_free_bytes:
+        raise StorageError(
+            errno.ENOSPC,
+            f"{directory} has {free / 2**20:.1f} MiB left and a run needs at least "
+            f"{minimum_free_bytes / 2**20:.0f} MiB; free some space or choose another --workdir",
+        )

@@ -1,0 +1,159 @@
+"""Orbax checkpoints: one manager for all stages, and parameters for somebody else's code.
+
+A step holds "state" (any pytree, typed keys included) and "meta" (the run's config and the data
+iterator's position, as JSON).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from absl import logging
+
+
+class CheckpointStore:
+    """Checkpoints of one folder; a context manager that waits for the last write at its end."""
+
+    def __init__(
+        self, directory: str | Path, *, max_to_keep: int = 2, keep_period: int | None = None
+    ):
+        """Opens the folder, making it if need be.
+
+        Args:
+            directory: folder of the steps.
+            max_to_keep: newest steps kept.
+            keep_period: steps divisible by it are kept for good.
+        """
+        self._directory = Path(directory).absolute()
+        self._manager = ocp.CheckpointManager(
+            self._directory,
+            options=ocp.CheckpointManagerOptions(max_to_keep=max_to_keep, keep_period=keep_period),
+        )
+
+    def __enter__(self) -> CheckpointStore:
+        """Returns the store."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Waits for a write under way and closes the manager."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+    def latest_step(self) -> int | None:
+        """Returns the newest step on disk, or None."""
+        return self._manager.latest_step()
+
+    def save(
+        self,
+        step: int,
+        state: Any,
+        *,
+        config: dict,
+        iterator_state: dict | None,
+        force: bool = False,
+    ) -> None:
+        """Writes one step; returns when it is safe on disk.
+
+        Args:
+            step: number of the step, above those saved before.
+            state: pytree of arrays.
+            config: JSON-like record of the run.
+            iterator_state: JSON-like position in the data.
+            force: write also where the step exists.
+        """
+        if force and step in self._manager.all_steps():
+            self._manager.delete(step)
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state),
+                meta=ocp.args.JsonSave({"config": config, "iterator_state": iterator_state}),
+            ),
+            force=force,
+        )
+        self._manager.wait_until_finished()
+
+    def restore(self, target: Any, step: int | None = None) -> tuple[Any, dict | None, dict]:
+        """Reads the newest step that can be read.
+
+        Args:
+            target: pytree of arrays (or ShapeDtypeStructs with shardings) to read into; the
+                result has its structure, dtypes and shardings.
+            step: a certain step, without falling back to older ones.
+
+        Returns:
+            (state, iterator_state, config).
+
+        Raises:
+            FileNotFoundError: there is no step.
+            ValueError: no step could be read; says why for each.
+        """
+        steps = sorted(self._manager.all_steps(), reverse=True) if step is None else [step]
+        if not steps:
+            raise FileNotFoundError(f"{self._directory} holds no checkpoint")
+        abstract = jax.tree.map(
+            lambda value: jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=value.sharding),
+            target,
+        )
+        failures = []
+        for number in steps:
+            try:
+                restored = self._manager.restore(
+                    number,
+                    args=ocp.args.Composite(
+                        state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore()
+                    ),
+                )
+                return restored.state, restored.meta["iterator_state"], restored.meta["config"]
+            except Exception as error:  # Orbax raises many kinds for a damaged step.
+                logging.warning("checkpoint %s/%d: %s", self._directory, number, error)
+                failures.append(f"step {number}: {error}")
+        raise ValueError(f"no checkpoint of {self._directory} can be read: " + "; ".join(failures))
+
+
+def restore_params(path: str | Path, *, ema: bool = True) -> dict:
+    """Loads a generator's or recogniser's parameters from any stage's checkpoint.
+
+    Args:
+        path: a stage's folder (DIR/adapt), its model/ or checkpoints/ folder, or one step's.
+        ema: the running average of the parameters, where the checkpoint has one.
+
+    Returns:
+        Nested dict of arrays on the default device.
+
+    Raises:
+        FileNotFoundError: nothing is there, or no checkpoint; says what was looked for.
+        ValueError: the checkpoint holds no parameters.
+    """
+    path = Path(path).absolute()
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path} is not a folder; give a stage's folder, such as DIR/adapt")
+    candidates = [path / "model", path / "checkpoints", path]
+    step = path if (path / "state").is_dir() else None
+    for folder in candidates:
+        if step is None and folder.is_dir():
+            numbered = [int(p.name) for p in folder.iterdir() if p.name.isdigit()]
+            step = folder / str(max(numbered)) if numbered else None
+    if step is None:
+        raise FileNotFoundError(
+            f"{path} holds no checkpoint: no numbered step in it, in model/ or in checkpoints/"
+        )
+    tree = ocp.StandardCheckpointer().metadata(step / "state").item_metadata.tree
+    name = "ema_params" if ema and "ema_params" in tree else "params"
+    if name not in tree:
+        raise ValueError(f"{step} holds {sorted(tree)}, but no params")
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    target = jax.tree.map(
+        lambda value: jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=device), tree[name]
+    )
+    return ocp.PyTreeCheckpointer().restore(
+        step / "state",
+        args=ocp.args.PyTreeRestore(
+            item={name: target},
+            restore_args={name: ocp.checkpoint_utils.construct_restore_args(target)},
+            partial_restore=True,
+        ),
+    )[name]
