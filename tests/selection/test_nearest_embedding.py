@@ -97,6 +97,16 @@ def test_blocks_do_not_change_the_result():
         np.testing.assert_array_equal(select(synthetic, real, 20, block_size=block_size), whole)
 
 
+def test_padding_of_blocks_is_no_real_embedding():
+    synthetic = np.array([[-1, 0.1], [-1, 0.5], [-1, 0.9]])  # every cosine to a real one is < 0
+    real = np.array([[1, 0], [1, 0.1], [1, -0.1]])
+    picked = select(synthetic, real, 3, trade_off=1.0, block_size=2)
+    assert picked.tolist() == [2, 1, 0]
+    identities = np.zeros(3, int)
+    picked = select_per_identity(synthetic, identities, real, identities, 3, trade_off=1.0)
+    assert picked.tolist() == [2, 1, 0]
+
+
 def test_scale_and_dtype_do_not_matter():
     synthetic, real = draw(6, 20, 5, 8)
     whole = select(synthetic, real, 8)
