@@ -48,6 +48,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         images=images,
         labels=labels,
         num_classes=num_classes,
+        seed=config.seed,
     )
     save_model(record, config, merge(last, frozen), merge(average, frozen))
     write_sample_grid(

@@ -99,6 +99,7 @@ def train_denoising(
     images: np.ndarray,
     labels: np.ndarray,
     num_classes: int,
+    seed: int,
 ) -> tuple[dict, dict]:
     """Runs or resumes the denoising training of config[section] to its last step.
 
@@ -111,6 +112,7 @@ def train_denoising(
         images: uint8 [n, h, w, c].
         labels: int32 [n] in 0..num_classes - 1.
         num_classes: class rows of the generator.
+        seed: of the order of the batches and of the noise.
 
     Returns:
         (trained parameters, their running average), on the mesh.
@@ -127,7 +129,7 @@ def train_denoising(
     )
     trained = jax.device_put(trained, parameter_shardings(mesh, trained))
     frozen = jax.device_put(frozen, parameter_shardings(mesh, frozen))
-    key = jax.device_put(jax.random.key(config.seed + 1), replicated(mesh))
+    key = jax.device_put(jax.random.key(seed + 1), replicated(mesh))
     state = create_train_state(trained, optimizer, key, mesh)
     step = make_denoising_step(
         lambda params, x, t, y: model.apply({"params": params}, x, t, y),
@@ -146,7 +148,7 @@ def train_denoising(
         translation=training.translation,
     )
     batches = BatchIterator(
-        images, labels, batch_size=training.batch_size, seed=config.seed, mesh=mesh
+        images, labels, batch_size=training.batch_size, seed=seed, mesh=mesh
     )
     with CheckpointStore(record.directory / "checkpoints") as store:
         start = store.latest_step()

@@ -1,0 +1,34 @@
+"""Real faces: the prior learns from many people with few images, the target is a small set.
+
+    python -m rlsyn_jax.main --config=configs/faces.py:orl --workdir=DIR \
+        --config.data.path=ORL_FOLDER --config.general_data.path=GENERAL_FOLDER
+
+Targets: orl (40 people x 10 grey images) and lfw (people in the wild with 4 to 20 images). About 90
+minutes on two CPU cores, half of them for the prior, which is kept and shared between targets.
+"""
+
+from rlsyn_jax.config import default_config
+
+
+def get_config(target="orl"):
+    if target not in ("orl", "lfw"):
+        raise ValueError(f"configs/faces.py:{target} is not known; targets are orl and lfw")
+    config = default_config()
+    config.name = {"orl": "Faces of ORL", "lfw": "Faces in the wild"}[target]
+    config.image.size = 32
+    config.image.channels = 1
+    config.image.resize = "crop"
+
+    config.general_data.source = "folder"
+    config.general_data.path = "data/lfw_general"
+    config.general_data.num_identities = 0
+    config.pretrain.steps = 8000
+    config.pretrain.batch_size = 16
+    config.pretrain.warmup_steps = 200
+    config.data.source = "folder"
+    config.data.path = {"orl": "data/orl_faces", "lfw": "data/lfw_target"}[target]
+    config.data.min_images = {"orl": 1, "lfw": 6}[target]
+    config.data.num_identities = {"orl": 0, "lfw": 120}[target]
+    config.split.train_images = 2
+    config.split.closed_images = {"orl": 5, "lfw": 3}[target]
+    return config

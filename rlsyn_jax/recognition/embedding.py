@@ -1,0 +1,62 @@
+"""Unit embeddings of images by a trained recogniser."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rlsyn_jax.recognition.losses import unit
+
+_BATCH = 128
+
+
+def make_embed(model: nn.Module, variables: dict) -> Callable[[jax.Array], jax.Array]:
+    """Returns a pure function: images in [-1, 1], float [b, h, w, c] -> unit float32 [b, d]."""
+    weights = {
+        "params": variables["params"]["backbone"],
+        "batch_stats": variables["batch_stats"],
+    }
+
+    def embed(images):
+        return unit(model.apply(weights, images, train=False)[1].astype(jnp.float32))
+
+    return embed
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _embed_batch(model, weights, images):
+    images = images.astype(jnp.float32) / 127.5 - 1.0
+    return unit(model.apply(weights, images, train=False)[1].astype(jnp.float32))
+
+
+def embed_images(model: nn.Module, variables: dict, images: np.ndarray) -> np.ndarray:
+    """Embeds images batch by batch.
+
+    Args:
+        model: embedding network.
+        variables: {"params": {"backbone", ...}, "batch_stats"}.
+        images: uint8 [n, h, w, c]; n may be 0.
+
+    Returns:
+        float32 [n, d], of length 1.
+    """
+    weights = {
+        "params": variables["params"]["backbone"],
+        "batch_stats": variables["batch_stats"],
+    }
+    parts = []
+    for first in range(0, len(images), _BATCH):
+        batch = images[first : first + _BATCH]
+        # Padded to one size, so that one program serves all batches.
+        padded = np.zeros((_BATCH, *images.shape[1:]), np.uint8)
+        padded[: len(batch)] = batch
+        parts.append(np.asarray(_embed_batch(model, weights, padded))[: len(batch)])
+    if not parts:
+        width = variables["params"]["backbone"]["neck"]["scale"].shape[0]
+        return np.zeros((0, width), np.float32)
+    return np.concatenate(parts)

@@ -1,0 +1,174 @@
+"""The run's frozen feature extractors: "reward", "judge" and "start".
+
+reward scores samples inside the RL loop; judge measures and never rewards (gate, near copies,
+fidelity), with another width, another seed and other batches; start is where recognisers begin, and
+has seen the general domain only, as the generator's prior has.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from rlsyn_jax.data.augmentation import random_crop, random_flip
+from rlsyn_jax.models.resnet import SmallResNet
+from rlsyn_jax.recognition import embedding
+from rlsyn_jax.recognition.identity_sampler import make_identity_table
+from rlsyn_jax.recognition.recognizer import (
+    ImagePool,
+    Mixture,
+    Objective,
+    create_recognizer_state,
+    init_recognizer,
+    make_train_step,
+)
+from rlsyn_jax.stages.generator import image_shape
+from rlsyn_jax.stages.inputs import load_general, load_target, train_labels
+from rlsyn_jax.stages.stage_record import plain
+from rlsyn_jax.training.checkpoints import CheckpointStore
+from rlsyn_jax.training.meshes import make_mesh, replicated
+from rlsyn_jax.training.metrics import Progress
+from rlsyn_jax.training.optimizers import make_optimizer, make_schedule
+
+NAMES = ("reward", "judge", "start")
+
+
+@dataclasses.dataclass(frozen=True)
+class Extractor:
+    """An embedding network with its weights."""
+
+    model: nn.Module
+    variables: dict
+
+
+def train_extractors(config: ConfigDict, workdir: Path, record) -> None:
+    """Trains the three extractors one after the other; those on disk are left alone."""
+    missing = [name for name in NAMES if not (_folder(workdir, name) / "1").is_dir()]
+    if not missing:
+        return
+    general = load_general(config, workdir)
+    dataset, splits = load_target(config, workdir)
+    target_images, target_labels = train_labels(dataset, splits)
+    for name in missing:
+        images, labels = general.images, general.identities
+        if name != "start" and config.extractor.with_target:
+            images = np.concatenate([images, target_images])
+            labels = np.concatenate([labels, general.num_identities + target_labels])
+        _train(config, workdir, name, images, labels)
+        record.note_time()
+
+
+def load_extractor(config: ConfigDict, workdir: Path, name: str) -> Extractor:
+    """Returns a trained extractor: "reward", "judge" or "start"."""
+    model = _model(config, name)
+    with CheckpointStore(_folder(workdir, name), max_to_keep=1) as store:
+        variables = jax.eval_shape(
+            lambda: init_recognizer(model, jax.random.key(0), image_shape(config), 1)
+        )
+        device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        target = jax.tree.map(
+            lambda value: jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=device),
+            {
+                "params": {"backbone": variables["params"]["backbone"]},
+                "batch_stats": variables["batch_stats"],
+            },
+        )
+        variables, _, _ = store.restore(target)
+    return Extractor(model, variables)
+
+
+def embed_images(extractor: Extractor, images: np.ndarray) -> np.ndarray:
+    """Returns unit embeddings, float32 [n, d], of uint8 images [n, h, w, c]."""
+    return embedding.embed_images(extractor.model, extractor.variables, images)
+
+
+def make_embed(extractor: Extractor) -> Callable[[jax.Array], jax.Array]:
+    """Returns a pure function of images in [-1, 1], for use inside compiled programs."""
+    return embedding.make_embed(extractor.model, extractor.variables)
+
+
+def _folder(workdir: Path, name: str) -> Path:
+    return Path(workdir) / "pretrain" / "extractors" / name
+
+
+def _model(config: ConfigDict, name: str) -> nn.Module:
+    widths = {
+        "reward": config.extractor.width,
+        "judge": config.extractor.judge_width,
+        "start": config.recognize.width,
+    }
+    return SmallResNet(width=widths[name], embedding_dim=config.recognize.embedding_dim)
+
+
+def _train(
+    config: ConfigDict, workdir: Path, name: str, images: np.ndarray, labels: np.ndarray
+) -> None:
+    settings = config.extractor
+    mesh = make_mesh()
+    model = _model(config, name)
+    number = NAMES.index(name)
+    num_identities = int(labels.max()) + 1
+    rate = {
+        "learning_rate": settings.learning_rate,
+        "warmup_steps": min(50, settings.steps // 4),
+        "total_steps": settings.steps,
+        "decay": "cosine",
+    }
+    optimizer = make_optimizer(**rate, weight_decay=5e-4, gradient_clip=5.0)
+    key = jax.random.fold_in(jax.random.key(config.seed + 10), number)
+    init_key, train_key = jax.random.split(key)
+    variables = init_recognizer(model, init_key, image_shape(config), num_identities)
+    state = create_recognizer_state(variables, optimizer, train_key)
+
+    def augment(key, images):
+        flip_key, crop_key = jax.random.split(key)
+        images = random_flip(flip_key, images)
+        return random_crop(crop_key, images, padding=config.recognize.crop_padding)
+
+    step = make_train_step(
+        model,
+        optimizer,
+        mesh,
+        objective=Objective(loss="cosface"),
+        mixture=Mixture(real=settings.images_per_identity),
+        identities_per_batch=settings.identities_per_batch,
+        augment=augment,
+        schedule=make_schedule(**rate),
+    )
+    pool = ImagePool(jnp.asarray(images), make_identity_table(labels, num_identities))
+    state, pool = jax.device_put((state, pool), replicated(mesh))
+    counts = np.bincount(labels)
+    # A person with one image says nothing about what changes between images of a person.
+    several = np.flatnonzero(counts >= 2)
+    candidates = several if len(several) >= settings.identities_per_batch else np.unique(labels)
+    candidates = jax.device_put(jnp.asarray(candidates), replicated(mesh))
+    progress = Progress(
+        f"extractor {name}", settings.steps, every_seconds=config.log_every_seconds
+    )
+    for done in range(1, settings.steps + 1):
+        state, metrics = step(state, pool, None, candidates)
+        if done % 20 == 0 or done == settings.steps:
+            values = {key: float(value) for key, value in metrics.items()}
+            if not np.isfinite(values["loss"]):
+                raise FloatingPointError(
+                    f"extractor {name}: loss is {values['loss']} at step {done}; lower "
+                    "config.extractor.learning_rate"
+                )
+            progress.update(done, **values)
+    state = jax.device_get(state)
+    with CheckpointStore(_folder(workdir, name), max_to_keep=1) as store:
+        weights = {
+            "params": {"backbone": state.params["backbone"]},
+            "batch_stats": state.batch_stats,
+        }
+        weights = jax.tree.map(jnp.asarray, weights)
+        store.save(1, weights, config=plain(config), iterator_state=None, force=True)
+    logging.info("extractor %s: trained on %d people", name, len(np.unique(labels)))

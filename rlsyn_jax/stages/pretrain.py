@@ -1,0 +1,172 @@
+"""The prior: a generator of the general domain, trained here or by somebody else.
+
+A trained prior depends on the general data and its own settings alone, never on the run's seed or
+target, so it is kept in a cache under the hash of what made it and later runs start from it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from importlib import resources
+from pathlib import Path
+
+import flax
+import jax
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+from safetensors import safe_open
+
+from rlsyn_jax.config import ConfigError
+from rlsyn_jax.stages.extractors import train_extractors
+from rlsyn_jax.stages.generator import (
+    build_generator,
+    image_shape,
+    init_params,
+    load_model,
+    save_model,
+    train_denoising,
+    write_sample_grid,
+)
+from rlsyn_jax.stages.inputs import GENERAL_FIELDS, TARGET_FIELDS, load_general
+from rlsyn_jax.stages.stage_record import StageRecord, fingerprint, plain
+from rlsyn_jax.training.atomic_files import storage_error
+from rlsyn_jax.training.checkpoints import restore_params
+from rlsyn_jax.training.meshes import make_mesh
+from rlsyn_jax.training.trainable import merge, split
+
+FIELDS = (*GENERAL_FIELDS, *TARGET_FIELDS, "generator", "pretrain", "extractor")
+SHIPPED = "priors/procedural.safetensors"
+# The prior's own seed: priors do not differ between the seeds of an experiment.
+_SEED = 0
+
+
+def run(config: ConfigDict, workdir: Path) -> None:
+    """Runs, resumes or skips the stage."""
+    record = StageRecord(workdir, "pretrain", config, FIELDS)
+    if record.complete:
+        return
+    if not (record.directory / "samples.png").exists():
+        source = config.pretrain.source
+        if source == "train":
+            _train_or_fetch(config, record)
+        elif source == "shipped":
+            params = read_shipped_prior(config)
+            save_model(record, config, params, params)
+        else:
+            params = restore_params(source)
+            check_fits(config, params, f"the checkpoint of config.pretrain.source {source!r}")
+            save_model(record, config, params, params)
+        params = load_model(workdir, "pretrain")
+        write_sample_grid(config, params, num_classes(params), record.directory / "samples.png")
+        record.note_time()
+    train_extractors(config, workdir, record)
+    record.finish()
+
+
+def num_classes(params: dict) -> int:
+    """Returns how many classes a generator's table has, without the null row."""
+    return params["y_embedder"]["embedding_table"].shape[0] - 1
+
+
+def prior_fingerprint(config: ConfigDict) -> str:
+    """Returns the hash of everything a trained prior depends on."""
+    data, training = plain(config.general_data), plain(config.pretrain)
+    for unrelated in ("cache",):
+        data.pop(unrelated), training.pop(unrelated)
+    return fingerprint([data, plain(config.image), plain(config.generator), training, _SEED])
+
+
+def _train_or_fetch(config: ConfigDict, record: StageRecord) -> None:
+    model = record.directory / "model"
+    kept = Path(config.pretrain.cache) / prior_fingerprint(config) / "model"
+    if config.pretrain.cache and kept.is_dir():
+        logging.info("pretrain: the prior of this config was trained before, in %s", kept)
+        shutil.rmtree(model, ignore_errors=True)
+        shutil.copytree(kept, model)
+        return
+    dataset = load_general(config, record.directory.parent)
+    classes = dataset.num_identities
+    logging.info("pretrain: %d images of %d identities", len(dataset.images), classes)
+    trained, frozen = split(init_params(config, classes, seed=_SEED), "all")
+    last, average = train_denoising(
+        config,
+        "pretrain",
+        record,
+        make_mesh(config.fsdp),
+        trained=trained,
+        frozen=frozen,
+        images=dataset.images,
+        labels=dataset.identities,
+        num_classes=classes,
+        seed=_SEED,
+    )
+    save_model(record, config, merge(last, frozen), merge(average, frozen))
+    if config.pretrain.cache:
+        _keep(model, kept)
+
+
+def _keep(model: Path, kept: Path) -> None:
+    """Copies a finished model into the cache, whole or not at all."""
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".writing_", dir=kept.parent))
+        shutil.copytree(model, temporary / "model")
+        if not kept.exists():
+            os.replace(temporary / "model", kept)
+        shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise storage_error(kept, error) from error
+
+
+def read_shipped_prior(config: ConfigDict) -> dict:
+    """Returns the parameters of the procedural prior that ships with the package.
+
+    Raises:
+        ConfigError: config.generator or config.image is not what it was made with.
+    """
+    path = resources.files("rlsyn_jax") / SHIPPED
+    with safe_open(str(path), framework="numpy") as file:
+        made_with = json.loads(file.metadata()["config"])
+        flat = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}
+    for section in ("generator", "image"):
+        for name, value in made_with[section].items():
+            now = plain(config[section])[name]
+            if now != value and name not in ("dtype", "resize", "skip_damaged"):
+                raise ConfigError(
+                    f"config.{section}.{name} is {now!r}, but the prior that ships with the package"
+                    f" was made with {value!r}; set it so, or set config.pretrain.source='train'"
+                )
+    params = flax.traverse_util.unflatten_dict(flat, sep="/")
+    check_fits(config, params, f"the shipped prior {SHIPPED}")
+    return params
+
+
+def check_fits(config: ConfigDict, params: dict, name: str) -> None:
+    """Checks that parameters are those of config.generator.
+
+    Raises:
+        ConfigError: names the first array that is missing, unknown or of another shape.
+    """
+    table = params.get("y_embedder", {}).get("embedding_table")
+    if table is None:
+        raise ConfigError(f"{name} has no y_embedder/embedding_table; it is not a generator's")
+    model = build_generator(config, table.shape[0] - 1)
+    x = jax.ShapeDtypeStruct((1, *image_shape(config)), np.float32)
+    label = jax.ShapeDtypeStruct((1,), np.int32)
+    expected = jax.eval_shape(model.init, jax.random.key(0), x, label, label)["params"]
+
+    def shapes(tree):
+        flat = flax.traverse_util.flatten_dict(tree, sep="/")
+        return {name: tuple(value.shape) for name, value in flat.items()}
+
+    found, wanted = shapes(params), shapes(expected)
+    for part in sorted(set(found) | set(wanted)):
+        if found.get(part) != wanted.get(part):
+            raise ConfigError(
+                f"{name} has {part} of shape {found.get(part)}, and config.generator makes it "
+                f"{wanted.get(part)}; set config.generator and config.image as it was trained"
+            )
