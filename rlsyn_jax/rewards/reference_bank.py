@@ -1,0 +1,102 @@
+"""Unit reference features of real images, one padded row of them for each identity."""
+
+from __future__ import annotations
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+@flax.struct.dataclass
+class ReferenceBank:
+    """The real features that rewards compare samples with.
+
+    Attributes:
+        features: float32 [identities, max_references, dim]; rows have unit norm, padding is zero.
+        mask: bool [identities, max_references]; True where a feature is real. The references of
+            an identity come first, padding follows.
+    """
+
+    features: jax.Array
+    mask: jax.Array
+
+    def take(self, identities: jax.Array) -> ReferenceBank:
+        """Returns the bank of some identities; works inside jit.
+
+        Args:
+            identities: int [k], each in 0..number of identities - 1.
+
+        Returns:
+            A bank with k identities in the given order and the same max_references.
+        """
+        return ReferenceBank(
+            features=jnp.take(self.features, identities, axis=0),
+            mask=jnp.take(self.mask, identities, axis=0),
+        )
+
+
+def build_reference_bank(
+    features: np.ndarray, identities: np.ndarray, num_identities: int
+) -> ReferenceBank:
+    """Groups features by identity, gives them unit norm and pads the groups to one length.
+
+    Args:
+        features: float [n, dim], of any norm above zero.
+        identities: int [n], each in 0..num_identities - 1, in any order.
+        num_identities: number of identities; each needs at least one feature.
+
+    Returns:
+        The bank, with max_references the size of the largest group. Within an identity the order
+        of the input is kept.
+
+    Raises:
+        ValueError: if the shapes do not match, a feature is not finite or has norm zero, an
+            identity is out of range or not an integer, or an identity has no feature.
+    """
+    features = np.asarray(features, np.float32)
+    identities = np.asarray(identities)
+    if features.ndim != 2 or identities.shape != features.shape[:1]:
+        raise ValueError(
+            f"features must be [n, dim] and identities [n] with the same n; got shapes "
+            f"{features.shape} and {identities.shape}"
+        )
+    if not np.issubdtype(identities.dtype, np.integer):
+        raise ValueError(f"identities must be integers, got dtype {identities.dtype}")
+    broken = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    if broken.size:
+        raise ValueError(
+            f"{broken.size} of {len(features)} features are not finite, the first at index "
+            f"{broken[0]}"
+        )
+    outside = np.flatnonzero((identities < 0) | (identities >= num_identities))
+    if outside.size:
+        raise ValueError(
+            f"identities must lie in 0..{num_identities - 1}; index {outside[0]} holds "
+            f"{identities[outside[0]]}"
+        )
+    counts = np.bincount(identities, minlength=num_identities)
+    missing = np.flatnonzero(counts == 0)
+    if num_identities < 1 or missing.size:
+        raise ValueError(
+            f"each of the {num_identities} identities needs at least one feature; none for "
+            f"{missing[:8].tolist()} ({missing.size} in all)"
+        )
+    # In float64, where no square of a float32 over- or underflows.
+    scaled = features.astype(np.float64)
+    norms = np.linalg.norm(scaled, axis=1, keepdims=True)  # [n, 1]
+    zero = np.flatnonzero(norms[:, 0] == 0)
+    if zero.size:
+        raise ValueError(
+            f"a feature of norm zero has no direction; {zero.size} of {len(features)} are zero, "
+            f"the first at index {zero[0]}"
+        )
+    order = np.argsort(identities, kind="stable")
+    rows = identities[order]
+    columns = np.arange(len(rows)) - (np.cumsum(counts) - counts)[rows]
+    shape = (num_identities, int(counts.max()))
+    padded = np.zeros((*shape, features.shape[1]), np.float32)
+    padded[rows, columns] = (scaled / norms)[order]
+    mask = np.zeros(shape, bool)
+    mask[rows, columns] = True
+    return ReferenceBank(features=jnp.asarray(padded), mask=jnp.asarray(mask))
