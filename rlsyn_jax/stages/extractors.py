@@ -150,9 +150,7 @@ def _train(
     several = np.flatnonzero(counts >= 2)
     candidates = several if len(several) >= settings.identities_per_batch else np.unique(labels)
     candidates = jax.device_put(jnp.asarray(candidates), replicated(mesh))
-    progress = Progress(
-        f"extractor {name}", settings.steps, every_seconds=config.log_every_seconds
-    )
+    progress = Progress(f"extractor {name}", settings.steps, every_seconds=config.log_every_seconds)
     for done in range(1, settings.steps + 1):
         state, metrics = step(state, pool, None, candidates)
         if done % 20 == 0 or done == settings.steps:

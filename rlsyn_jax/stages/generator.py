@@ -147,9 +147,7 @@ def train_denoising(
         scale=training.scale,
         translation=training.translation,
     )
-    batches = BatchIterator(
-        images, labels, batch_size=training.batch_size, seed=seed, mesh=mesh
-    )
+    batches = BatchIterator(images, labels, batch_size=training.batch_size, seed=seed, mesh=mesh)
     with CheckpointStore(record.directory / "checkpoints") as store:
         start = store.latest_step()
         if start is not None:

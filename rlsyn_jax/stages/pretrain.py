@@ -38,7 +38,16 @@ from rlsyn_jax.training.checkpoints import restore_params
 from rlsyn_jax.training.meshes import make_mesh
 from rlsyn_jax.training.trainable import merge, split
 
-FIELDS = (*GENERAL_FIELDS, *TARGET_FIELDS, "generator", "pretrain", "extractor")
+FIELDS = (
+    *GENERAL_FIELDS,
+    *TARGET_FIELDS,
+    "generator",
+    "pretrain",
+    "extractor",
+    "recognize.width",
+    "recognize.embedding_dim",
+    "recognize.crop_padding",
+)
 SHIPPED = "priors/procedural.safetensors"
 # The prior's own seed: priors do not differ between the seeds of an experiment.
 _SEED = 0

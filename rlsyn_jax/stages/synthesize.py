@@ -62,9 +62,9 @@ def run(config: ConfigDict, workdir: Path) -> None:
         )
         usable = accuracy >= config.synthesize.gate_share * real_accuracy
         verdict = (
-            f"{name}: an independent recogniser names the right one of {len(splits.train_identities)}"
-            f" people in {accuracy:.0%} of the synthetic images, and in {real_accuracy:.0%} of "
-            f"held-out real images. "
+            f"{name}: an independent recogniser names the right one of "
+            f"{len(splits.train_identities)} people in {accuracy:.0%} of the synthetic images, and "
+            f"in {real_accuracy:.0%} of held-out real images. "
             + (
                 "The samples are usable."
                 if usable

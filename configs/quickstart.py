@@ -1,0 +1,61 @@
+"""The whole method in minutes on a laptop, on people that the package draws itself.
+
+    python -m rlsyn_jax.main --config=configs/quickstart.py --workdir=DIR
+
+Starts from the small prior of the procedural world that ships with the package
+(configs/procedural_prior.py made it). `configs/quickstart.py:ci` is the same, shrunken.
+"""
+
+from rlsyn_jax.config import default_config
+
+
+def get_config(size="full"):
+    if size not in ("full", "ci"):
+        raise ValueError(f"configs/quickstart.py:{size} is not known; give nothing or :ci")
+    config = default_config()
+    config.name = "Quickstart"
+    config.pretrain.source = "shipped"
+    config.general_data.num_identities = 256
+    config.general_data.images_per_identity = 24
+
+    # 24 people to train on, with 3 images each, and 16 others to search for.
+    config.data.num_identities = 40
+    config.data.images_per_identity = 12
+    config.split.held_out_fraction = 0.4
+    config.split.train_images = 3
+    config.split.closed_images = 6
+
+    config.adapt.steps = 300
+    config.adapt.batch_size = 16
+    config.adapt.learning_rate = 3e-4
+    config.adapt.warmup_steps = 20
+    config.adapt.ema_decay = 0.98
+
+    config.reinforce.iterations = 12
+    config.reinforce.evaluate_every = 4
+    config.synthesize.images = 8
+    config.recognize.steps = 150
+
+    if size == "ci":
+        config.name = "Quickstart, shrunken"
+        config.general_data.num_identities = 32
+        config.general_data.images_per_identity = 6
+        config.data.num_identities = 12
+        config.extractor.steps = 60
+        config.adapt.steps = 40
+        config.reinforce.iterations = 2
+        config.reinforce.identities = 4
+        config.reinforce.samples = 4
+        config.reinforce.num_steps = 6
+        config.reinforce.trained_steps = 3
+        config.reinforce.evaluate_every = 1
+        config.synthesize.images = 4
+        config.synthesize.num_steps = 8
+        config.synthesize.batch_size = 32
+        config.recognize.steps = 20
+        config.recognize.identities_per_batch = 6
+        config.recognize.warmup_steps = 5
+        config.evaluate.verification_pairs = 60
+        config.evaluate.num_neighbors = 3
+        config.evaluate.bootstrap_resamples = 200
+    return config

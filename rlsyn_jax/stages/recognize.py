@@ -1,0 +1,232 @@
+"""Trains the recognisers: every arm of every seed from the same weights, by the same updates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from rlsyn_jax.data.augmentation import random_crop, random_erasing, random_flip
+from rlsyn_jax.data.synthetic_writer import load_synthetic
+from rlsyn_jax.models.resnet import SmallResNet
+from rlsyn_jax.recognition.identity_sampler import make_identity_table
+from rlsyn_jax.recognition.recognizer import (
+    ImagePool,
+    Mixture,
+    Objective,
+    RecognizerState,
+    create_recognizer_state,
+    init_recognizer,
+    make_train_step,
+)
+from rlsyn_jax.selection.dynamic_selection import identity_loss_change, keep_most_helpful
+from rlsyn_jax.stages.extractors import Extractor, load_extractor
+from rlsyn_jax.stages.generator import image_shape
+from rlsyn_jax.stages.inputs import TARGET_FIELDS, load_target, train_labels
+from rlsyn_jax.stages.stage_record import StageRecord, plain
+from rlsyn_jax.training.checkpoints import CheckpointStore
+from rlsyn_jax.training.meshes import make_mesh, replicated
+from rlsyn_jax.training.metrics import Progress, create_metric_writer
+from rlsyn_jax.training.optimizers import make_optimizer, make_schedule
+
+FIELDS = (*TARGET_FIELDS, "recognize")
+# The synthetic data set each arm draws from.
+SOURCES = {
+    "real": None,
+    "real_erasing": None,
+    "real_cold_start": "cold_start",
+    "real_reinforced": "reinforced",
+    "real_reinforced_selected": "reinforced",
+    "synthetic_only": "reinforced",
+}
+
+
+def run(config: ConfigDict, workdir: Path) -> None:
+    """Runs, resumes or skips the stage."""
+    record = StageRecord(workdir, "recognize", config, FIELDS, inputs=("pretrain", "synthesize"))
+    if record.complete:
+        return
+    dataset, splits = load_target(config, workdir)
+    images, labels = train_labels(dataset, splits)
+    num_identities = len(splits.train_identities)
+    mesh = make_mesh()
+    pools = {"real": _pool(images, labels, num_identities)}
+    for source in sorted({SOURCES[arm] for arm in config.recognize.arms if SOURCES[arm]}):
+        synthetic, _ = load_synthetic(workdir / "synthesize" / source)
+        pools[source] = _pool(synthetic.images, synthetic.identities, num_identities)
+    pools = jax.device_put(pools, replicated(mesh))
+    steps = {arm: _make_step(config, mesh, arm) for arm in config.recognize.arms}
+    for seed in range(config.recognize.seeds):
+        for arm in config.recognize.arms:
+            _train(config, workdir, record, seed, arm, steps[arm], pools, num_identities, mesh)
+            record.note_time()
+    record.finish()
+
+
+def load_recognizer(config: ConfigDict, workdir: Path, seed: int, arm: str) -> Extractor:
+    """Returns the finished recogniser of one arm and seed."""
+    model = recognizer_model(config)
+    dataset, splits = load_target(config, workdir)
+    state = _initial_state(config, workdir, seed, len(splits.train_identities))
+    with CheckpointStore(_folder(workdir, seed, arm), max_to_keep=1) as store:
+        state, _, _ = store.restore(state)
+    return Extractor(model, {"params": state.params, "batch_stats": state.batch_stats})
+
+
+def recognizer_model(config: ConfigDict) -> SmallResNet:
+    """Returns the embedding network of the recognisers."""
+    return SmallResNet(width=config.recognize.width, embedding_dim=config.recognize.embedding_dim)
+
+
+def mixture_of(config: ConfigDict, arm: str) -> Mixture:
+    """Returns what an arm's batches hold of each identity."""
+    recognize = config.recognize
+    total, synthetic = recognize.images_per_identity, recognize.synthetic_per_identity
+    if SOURCES[arm] is None:
+        return Mixture(real=total)
+    if arm == "synthetic_only":
+        return Mixture(real=0, candidates=total, kept=total)
+    if arm == "real_reinforced_selected":
+        return Mixture(total - synthetic, recognize.candidates_per_identity, synthetic)
+    return Mixture(total - synthetic, synthetic, synthetic)
+
+
+def _pool(images: np.ndarray, labels: np.ndarray, num_identities: int) -> ImagePool:
+    return ImagePool(jnp.asarray(images), make_identity_table(labels, num_identities))
+
+
+def _folder(workdir: Path, seed: int, arm: str) -> Path:
+    return Path(workdir) / "recognize" / f"seed_{seed}" / arm / "checkpoints"
+
+
+def _rate(config: ConfigDict) -> dict:
+    recognize = config.recognize
+    return {
+        "learning_rate": recognize.learning_rate,
+        "warmup_steps": recognize.warmup_steps,
+        "total_steps": recognize.steps,
+        "decay": "cosine",
+    }
+
+
+def _optimizer(config: ConfigDict):
+    return make_optimizer(
+        **_rate(config), weight_decay=config.recognize.weight_decay, gradient_clip=5.0
+    )
+
+
+def _initial_state(
+    config: ConfigDict, workdir: Path, seed: int, num_identities: int
+) -> RecognizerState:
+    """The start that all arms of a seed share: weights, classifier and random key."""
+    key = jax.random.fold_in(jax.random.key(config.seed + 20), seed)
+    init_key, train_key = jax.random.split(key)
+    model = recognizer_model(config)
+    variables = init_recognizer(model, init_key, image_shape(config), num_identities)
+    if config.recognize.start == "general":
+        start = load_extractor(config, workdir, "start").variables
+        variables["params"]["backbone"] = start["params"]["backbone"]
+        variables["batch_stats"] = start["batch_stats"]
+    return create_recognizer_state(variables, _optimizer(config), train_key)
+
+
+def _augment(config: ConfigDict, arm: str) -> Callable:
+    recognize = config.recognize
+
+    def augment(key, images):
+        flip_key, crop_key, erase_key = jax.random.split(key, 3)
+        if recognize.flip:
+            images = random_flip(flip_key, images)
+        if recognize.crop_padding:
+            images = random_crop(crop_key, images, padding=recognize.crop_padding)
+        if arm == "real_erasing":
+            images = random_erasing(erase_key, images, recognize.erasing_probability)
+        return images
+
+    return augment
+
+
+def _make_step(config: ConfigDict, mesh: jax.sharding.Mesh, arm: str) -> Callable:
+    recognize = config.recognize
+    return make_train_step(
+        recognizer_model(config),
+        _optimizer(config),
+        mesh,
+        objective=Objective(
+            loss=recognize.loss,
+            label_smoothing=recognize.label_smoothing,
+            triplet_margin=recognize.triplet_margin,
+            cosface_scale=recognize.cosface_scale,
+            cosface_margin=recognize.cosface_margin,
+        ),
+        mixture=mixture_of(config, arm),
+        identities_per_batch=recognize.identities_per_batch,
+        augment=_augment(config, arm),
+        schedule=make_schedule(**_rate(config)),
+        loss_change=identity_loss_change,
+        keep_most_helpful=keep_most_helpful,
+    )
+
+
+def _train(config, workdir, record, seed, arm, step, pools, num_identities, mesh) -> None:
+    """Runs or resumes one arm of one seed to its last step."""
+    recognize = config.recognize
+    synthetic = pools[SOURCES[arm]] if SOURCES[arm] else None
+    with CheckpointStore(_folder(workdir, seed, arm), max_to_keep=1) as store:
+        if store.latest_step() == recognize.steps:
+            return
+        state = _initial_state(config, workdir, seed, num_identities)
+        state = jax.device_put(state, replicated(mesh))
+        if store.latest_step() is not None:
+            state, _, _ = store.restore(state)
+        start = int(state.step)
+        candidates = _drawable(pools["real"] if synthetic is None else synthetic)
+        if len(candidates) < num_identities:
+            logging.warning(
+                "recognize %s: %d of %d people have no synthetic image and are left out",
+                arm,
+                num_identities - len(candidates),
+                num_identities,
+            )
+        candidates = jax.device_put(jnp.asarray(candidates), replicated(mesh))
+        writer = create_metric_writer(
+            _folder(workdir, seed, arm).parent, resume_step=start, tensorboard=config.tensorboard
+        )
+        progress = Progress(
+            f"recognize seed {seed} {arm}",
+            recognize.steps,
+            first_step=start,
+            every_seconds=config.log_every_seconds,
+        )
+        for number in range(start + 1, recognize.steps + 1):
+            state, metrics = step(state, pools["real"], synthetic, candidates)
+            if number % 20 == 0 or number == recognize.steps:
+                values = {name: float(value) for name, value in metrics.items()}
+                if not np.isfinite(values["loss"]):
+                    raise FloatingPointError(
+                        f"recognize {arm}: loss is {values['loss']} at step {number}; lower "
+                        "config.recognize.learning_rate"
+                    )
+                writer.write_scalars(number, values)
+                progress.update(number, **values)
+            if number % recognize.checkpoint_every == 0 or number == recognize.steps:
+                writer.flush()
+                store.save(number, state, config=plain(config), iterator_state=None)
+                record.note_time()
+        writer.close()
+
+
+def _drawable(pool: ImagePool) -> np.ndarray:
+    """Identities of which the pool has an image."""
+    present = np.flatnonzero(np.asarray(pool.table.counts))
+    if not len(present):
+        raise ValueError(
+            "recognize: the synthetic data set is empty, since every image was a near copy; lower "
+            "config.synthesize.near_copy_quantile, or leave the synthetic arms out"
+        )
+    return present.astype(np.int32)
