@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging as standard_logging
 import os
 from pathlib import Path
 
@@ -18,6 +19,7 @@ _LAUNCHER_VARIABLES = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "TPU_WORKER_HOSTN
 
 def set_up(config: ConfigDict, workdir: Path) -> None:
     """Checks the work folder, joins the run's other processes, and logs the devices found."""
+    logging.get_absl_handler().addFilter(_not_chatter)
     check_writable(workdir, minimum_free_bytes=64 * 2**20)
     several = [os.environ.get(name, "1") for name in _LAUNCHER_VARIABLES]
     if any(value != "1" for value in several):
@@ -34,6 +36,12 @@ def set_up(config: ConfigDict, workdir: Path) -> None:
         config.fsdp,
         workdir,
     )
+
+
+def _not_chatter(record: standard_logging.LogRecord) -> bool:
+    """Lets through what this program says, and what goes wrong in the libraries it uses."""
+    ours = f"{os.sep}rlsyn_jax{os.sep}" in record.pathname
+    return ours or record.levelno >= standard_logging.ERROR
 
 
 def run_stage(stage: str, config: ConfigDict, workdir: Path) -> None:

@@ -1,0 +1,59 @@
+"""Identification among enrolled people: who of them is in an image?"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def rank1_identification(
+    enrolled: np.ndarray, enrolled_labels: np.ndarray, queries: np.ndarray, query_labels: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """Names each query after its nearest enrolled image, by cosine similarity.
+
+    Args:
+        enrolled: float [n, dim]. enrolled_labels: int [n].
+        queries: float [q, dim]. query_labels: int [q].
+
+    Returns:
+        (accuracy 0..1, bool [q] whether each query was named right).
+
+    Raises:
+        ValueError: shapes that do not fit, or nothing enrolled, or no query.
+    """
+    enrolled, enrolled_labels = _checked("enrolled", enrolled, enrolled_labels)
+    queries, query_labels = _checked("queries", queries, query_labels)
+    hits = enrolled_labels[(queries @ enrolled.T).argmax(axis=1)] == query_labels
+    return float(hits.mean()), hits
+
+
+def nearest_centroid_accuracy(
+    references: np.ndarray,
+    reference_labels: np.ndarray,
+    queries: np.ndarray,
+    query_labels: np.ndarray,
+) -> tuple[float, np.ndarray]:
+    """Names each query after the person whose mean reference embedding is nearest.
+
+    Args and Returns as rank1_identification, whose "enrolled" are the references.
+
+    Raises:
+        ValueError: shapes that do not fit, or no reference, or no query.
+    """
+    references, reference_labels = _checked("references", references, reference_labels)
+    people, places = np.unique(reference_labels, return_inverse=True)
+    centroids = np.zeros((len(people), references.shape[1]))
+    np.add.at(centroids, places, references)
+    return rank1_identification(centroids, people, queries, query_labels)
+
+
+def _checked(name: str, embeddings, labels) -> tuple[np.ndarray, np.ndarray]:
+    embeddings, labels = np.asarray(embeddings, np.float64), np.asarray(labels)
+    if embeddings.ndim != 2 or labels.shape != (len(embeddings),):
+        raise ValueError(
+            f"{name}: expected embeddings [n, dim] and labels [n], got {embeddings.shape} and "
+            f"{labels.shape}"
+        )
+    if len(embeddings) == 0:
+        raise ValueError(f"{name}: at least one embedding is needed, got none")
+    lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    return embeddings / np.maximum(lengths, 1e-12), labels
