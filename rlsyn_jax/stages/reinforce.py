@@ -37,7 +37,14 @@ from rlsyn_jax.training.optimizers import make_optimizer
 from rlsyn_jax.training.train_state import create_train_state
 from rlsyn_jax.training.trainable import merge, split
 
-FIELDS = (*TARGET_FIELDS, "generator", "extractor", "reinforce", "rewards")
+FIELDS = (
+    *TARGET_FIELDS,
+    "generator",
+    "extractor",
+    "reinforce",
+    "rewards",
+    "evaluate.num_neighbors",
+)
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
@@ -197,7 +204,7 @@ def held_out_measure(config, workdir, record, dataset, splits):
         eta=config.reinforce.eta,
         guidance_scale=config.reinforce.guidance_scale,
     )
-    count = config.synthesize.batch_size
+    count = config.reinforce.identities * config.reinforce.samples
     classes = np.arange(count, dtype=np.int32) % num_classes
     neighbors = min(config.evaluate.num_neighbors, len(real) - 1, count - 1)
 
