@@ -25,9 +25,8 @@ def get_config(size="full"):
     config.split.train_images = 3
     config.split.closed_images = 6
 
-    config.adapt.steps = 300
+    config.adapt.steps = 500
     config.adapt.batch_size = 16
-    config.adapt.learning_rate = 3e-4
     config.adapt.warmup_steps = 20
     config.adapt.ema_decay = 0.98
 

@@ -68,8 +68,9 @@ def default_config() -> ConfigDict:
     config.adapt.trainable = "all"  # class_embedding | adaln | lora | all
     config.adapt.lora_rank = 4
     config.adapt.class_rows = "mean"  # zero | normal | mean (of the prior's rows)
+    config.adapt.class_embedding_rate = 20.0  # Learning rate of class rows, over learning_rate.
     config.adapt.steps = 300
-    config.adapt.learning_rate = 3e-4
+    config.adapt.learning_rate = 1e-3
 
     config.reinforce = ConfigDict()
     config.reinforce.algorithm = "ddpo_is"  # ddpo_is | ddpo_sf
@@ -227,6 +228,7 @@ _NOT_NEGATIVE = (
 
 _POSITIVE = (
     "pretrain.learning_rate pretrain.min_snr_gamma adapt.learning_rate adapt.min_snr_gamma "
+    "adapt.class_embedding_rate "
     "extractor.learning_rate reinforce.learning_rate reinforce.clip_range "
     "reinforce.advantage_clip recognize.learning_rate recognize.cosface_scale"
 ).split()

@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -24,6 +25,7 @@ from rlsyn_jax.training.meshes import parameter_shardings, replicated
 from rlsyn_jax.training.metrics import Progress, create_metric_writer
 from rlsyn_jax.training.optimizers import make_optimizer
 from rlsyn_jax.training.train_state import create_train_state
+from rlsyn_jax.training.trainable import scale_class_rows
 
 
 def build_generator(config: ConfigDict, num_classes: int) -> DiT:
@@ -100,6 +102,7 @@ def train_denoising(
     labels: np.ndarray,
     num_classes: int,
     seed: int,
+    class_embedding_rate: float = 1.0,
 ) -> tuple[dict, dict]:
     """Runs or resumes the denoising training of config[section] to its last step.
 
@@ -113,6 +116,7 @@ def train_denoising(
         labels: int32 [n] in 0..num_classes - 1.
         num_classes: class rows of the generator.
         seed: of the order of the batches and of the noise.
+        class_embedding_rate: learning rate of the class rows, over that of everything else.
 
     Returns:
         (trained parameters, their running average), on the mesh.
@@ -127,6 +131,8 @@ def train_denoising(
         weight_decay=training.weight_decay,
         gradient_clip=training.gradient_clip,
     )
+    if class_embedding_rate != 1:
+        optimizer = optax.chain(optimizer, scale_class_rows(class_embedding_rate))
     trained = jax.device_put(trained, parameter_shardings(mesh, trained))
     frozen = jax.device_put(frozen, parameter_shardings(mesh, frozen))
     key = jax.device_put(jax.random.key(seed + 1), replicated(mesh))

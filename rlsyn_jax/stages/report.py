@@ -316,9 +316,7 @@ def _privacy(sets, made, real, held_out, train_images, gate) -> dict:
         ):
             pairs = [
                 {
-                    "image": png(
-                        np.concatenate([sets[name][0].images[i], train_images[nearest[i]]])
-                    ),
+                    "image": png(np.concatenate([images[i], train_images[nearest[i]]])),
                     "caption": f"{distance[i]:.3f}",
                 }
                 for i in chosen

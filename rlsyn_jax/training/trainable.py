@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import flax
 import jax
+import optax
 
 from rlsyn_jax.models.lora import init_lora, merge_lora
 
@@ -55,3 +56,27 @@ def merge(trained: dict, frozen: dict) -> dict:
     flat = {**flatten(frozen, sep="/"), **flatten(trained["params"], sep="/")}
     params = flax.traverse_util.unflatten_dict(flat, sep="/")
     return merge_lora(params, trained["lora"]) if trained["lora"] else params
+
+
+def scale_class_rows(factor: float) -> optax.GradientTransformation:
+    """Scales the updates of the class rows, not of the null row, which is the table's last.
+
+    New people's rows must travel as far as the prior's did in all its training, in far fewer steps,
+    while the rest of a trained network needs small ones.
+
+    Args:
+        factor: above 0.
+
+    Returns:
+        A transformation of updates shaped as the trained part of `split`.
+    """
+
+    def update(updates, state, params=None):
+        del params
+        flat = flax.traverse_util.flatten_dict(updates["params"], sep="/")
+        rows = flat[_CLASS_ROWS]
+        flat[_CLASS_ROWS] = rows.at[:-1].multiply(factor)
+        scaled = flax.traverse_util.unflatten_dict(flat, sep="/")
+        return {**updates, "params": scaled}, state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
