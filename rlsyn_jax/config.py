@@ -6,6 +6,8 @@ config that cannot work before any device is touched. Units and bounds stand bes
 
 from __future__ import annotations
 
+import math
+
 from ml_collections import ConfigDict
 
 
@@ -13,7 +15,7 @@ def default_config() -> ConfigDict:
     """Returns the complete configuration; a config file changes fields and adds none."""
     config = ConfigDict()
     config.name = "run"  # Title of the report.
-    config.seed = 0  # Every random number of the run comes from here; >= 0.
+    config.seed = 0  # Every random number of the run comes from here; 0 to 2**32 - 1.
     config.fsdp = 1  # Devices over which parameters are split; divides the device count.
     config.tensorboard = False  # Also write TensorBoard files (needs the tensorflow extra).
     config.log_every_seconds = 5.0  # At most one progress line in this time.
@@ -73,29 +75,57 @@ def default_config() -> ConfigDict:
     config.adapt.learning_rate = 1e-3
 
     config.reinforce = ConfigDict()
-    config.reinforce.algorithm = "ddpo_is"  # ddpo_is | ddpo_sf
+    # ddpo_is (clipped importance ratio) | ddpo_sf (score function) | dpok (clamped ratio).
+    config.reinforce.algorithm = "ddpo_is"
     config.reinforce.iterations = 20
     config.reinforce.identities = 8  # Identities of one iteration.
-    config.reinforce.samples = 8  # Samples an identity of one iteration; >= 3.
+    config.reinforce.samples = 8  # Samples an identity; leave-one-out credit needs 3.
+    # The policy: the rollout's denoising steps, and which of them have noise and train.
+    config.reinforce.transition = "ddim"  # ddim | ancestral (the schedule's larger variance)
     config.reinforce.num_steps = 10  # Denoising steps of a rollout.
-    config.reinforce.eta = 1.0  # DDIM noise, (0, 1].
+    config.reinforce.eta = 1.0  # Noise of ddim, (0, 1].
     config.reinforce.guidance_scale = 1.0  # Part of the policy; 1 = none.
-    config.reinforce.trained_steps = 5  # Noisiest steps that enter the update; 0 = all with noise.
+    config.reinforce.unconditional = "trained"  # trained | detached: guidance's other branch.
+    config.reinforce.trained_steps = "noisiest"  # all | fraction | noisiest | random | window
+    config.reinforce.num_trained_steps = 5  # Of noisiest, random and window.
+    config.reinforce.trained_fraction = 1.0  # Of fraction, (0, 1].
+    config.reinforce.window_iterations = 5  # Iterations before a window moves by one step.
+    config.reinforce.deterministic_elsewhere = False  # No noise in steps that do not train.
+    config.reinforce.sigma_floor = 0.01  # Steps with less noise never train; images are in [-1, 1].
+    # The update.
     config.reinforce.inner_epochs = 1  # Passes over a batch of trajectories.
     config.reinforce.minibatches = 2  # Updates of one pass; divides identities * samples.
-    config.reinforce.clip_range = 1e-3  # On the importance ratio of mean log-probabilities.
-    config.reinforce.log_prob_reduce = "mean"  # mean | sum over pixels.
+    config.reinforce.micro_batch = 0  # Transitions a pass; 0 = a minibatch's samples at one step.
+    # On the importance ratio. Of mean log-probabilities it stands for clip_range * D on the joint
+    # density of D latent dimensions: scale it with 1 / D, or with log_prob_reduce = "sum" do not.
+    config.reinforce.clip_range = 1e-3
+    config.reinforce.log_prob_reduce = "mean"  # mean | sum over latent dimensions.
+    config.reinforce.ratio_tolerance = 1e-4  # Of the first ratio, which must be 1.
     config.reinforce.kl_weight = 0.0  # KL to the cold start.
+    config.reinforce.kl_space = "x"  # x (closed form) | epsilon (DPOK's surrogate)
     config.reinforce.trainable = "all"
     config.reinforce.lora_rank = 4
     config.reinforce.learning_rate = 3e-5
     config.reinforce.gradient_clip = 1.0
     config.reinforce.ema_decay = 0.9
-    config.reinforce.normalise_over = "batch"  # batch (equation 10) | identity
+    # Advantages.
+    config.reinforce.normalise_over = "batch"  # batch (equation 10) | identity | running
+    config.reinforce.statistics_momentum = 0.9  # Of running statistics.
+    config.reinforce.baseline = "mean"  # mean | leave_one_out
+    config.reinforce.deviation_floor = 0.0  # An identity's deviation, as a share of the batch's.
     config.reinforce.squash = "tanh"  # tanh (equation 11) | none
     config.reinforce.advantage_clip = 5.0
+    config.reinforce.value_steps = 0  # Fitting steps of dpok's value function; 0 = none.
+    config.reinforce.value_learning_rate = 1e-4
+    # Watching.
     config.reinforce.evaluate_every = 5  # Iterations between held-out measures and sample grids.
     config.reinforce.checkpoint_every = 1  # Iterations.
+    config.reinforce.collapse_share = 0.3  # Of real images' spread; below it samples collapse.
+    # identity_accuracy | precision | recall | density | coverage: what no reward contains.
+    config.reinforce.held_out_measure = "coverage"
+    config.reinforce.hacking_tolerance = 0.05  # Fall of that measure while the reward rises.
+    config.reinforce.stop_when_hacked = False
+    config.reinforce.keep = "last"  # last | best (by the held-out measure)
 
     # Named reward functions; `function` is any importable "package.module:function".
     config.rewards = ConfigDict()
@@ -166,6 +196,9 @@ def default_config() -> ConfigDict:
     config.report = ConfigDict()
     config.report.identities = 6  # Rows of the sample grids.
     config.report.map_identities = 10  # People of the embedding map.
+    # A misspelt field is an error in a config file too; rewards may be added.
+    config.lock()
+    config.rewards.unlock()
     return config
 
 
@@ -202,12 +235,15 @@ def _denoising_training() -> ConfigDict:
     return training
 
 
+HELD_OUT_MEASURES = ("identity_accuracy", "precision", "recall", "density", "coverage")
+
 _POSITIVE_INTEGERS = (
     "fsdp image.size data.min_images general_data.min_images generator.patch_size generator.width "
     "generator.depth generator.num_heads pretrain.batch_size pretrain.checkpoint_every "
     "extractor.width extractor.judge_width extractor.steps extractor.identities_per_batch "
     "extractor.images_per_identity adapt.batch_size adapt.lora_rank adapt.checkpoint_every "
-    "reinforce.identities reinforce.num_steps reinforce.inner_epochs reinforce.minibatches "
+    "reinforce.identities reinforce.samples reinforce.num_steps reinforce.num_trained_steps "
+    "reinforce.window_iterations reinforce.inner_epochs reinforce.minibatches "
     "reinforce.lora_rank reinforce.evaluate_every reinforce.checkpoint_every synthesize.images "
     "synthesize.num_steps synthesize.batch_size synthesize.max_attempts recognize.seeds "
     "recognize.width recognize.embedding_dim recognize.steps recognize.identities_per_batch "
@@ -217,25 +253,30 @@ _POSITIVE_INTEGERS = (
 ).split()
 
 _NOT_NEGATIVE = (
-    "seed log_every_seconds data.num_identities general_data.num_identities data.identity_offset "
+    "log_every_seconds data.num_identities general_data.num_identities data.identity_offset "
     "general_data.identity_offset split.train_images pretrain.steps pretrain.warmup_steps "
     "pretrain.weight_decay pretrain.gradient_clip pretrain.rotation pretrain.translation "
     "adapt.steps adapt.warmup_steps adapt.weight_decay adapt.gradient_clip adapt.rotation "
-    "adapt.translation reinforce.iterations reinforce.trained_steps reinforce.kl_weight "
-    "reinforce.gradient_clip recognize.weight_decay recognize.warmup_steps "
-    "recognize.triplet_margin recognize.crop_padding recognize.cosface_margin"
+    "adapt.translation reinforce.iterations reinforce.micro_batch reinforce.kl_weight "
+    "reinforce.sigma_floor reinforce.deviation_floor reinforce.value_steps "
+    "reinforce.hacking_tolerance reinforce.gradient_clip recognize.weight_decay "
+    "recognize.warmup_steps recognize.triplet_margin recognize.crop_padding "
+    "recognize.cosface_margin reinforce.guidance_scale synthesize.guidance_scale"
 ).split()
 
 _POSITIVE = (
     "pretrain.learning_rate pretrain.min_snr_gamma adapt.learning_rate adapt.min_snr_gamma "
     "adapt.class_embedding_rate "
     "extractor.learning_rate reinforce.learning_rate reinforce.clip_range "
-    "reinforce.advantage_clip recognize.learning_rate recognize.cosface_scale"
+    "reinforce.advantage_clip reinforce.ratio_tolerance reinforce.value_learning_rate "
+    "recognize.learning_rate recognize.cosface_scale"
 ).split()
 
 _SHARES = (
     "split.held_out_fraction pretrain.ema_decay pretrain.class_dropout pretrain.scale "
-    "adapt.ema_decay adapt.class_dropout adapt.scale reinforce.ema_decay synthesize.eta "
+    "adapt.ema_decay adapt.class_dropout adapt.scale reinforce.ema_decay "
+    "reinforce.trained_fraction reinforce.statistics_momentum reinforce.collapse_share "
+    "synthesize.eta "
     "synthesize.near_copy_quantile synthesize.gate_share recognize.label_smoothing "
     "recognize.erasing_probability"
 ).split()
@@ -252,10 +293,17 @@ _CHOICES = {
     "adapt.weighting": ("min_snr", "uniform"),
     "adapt.trainable": ("class_embedding", "adaln", "lora", "all"),
     "adapt.class_rows": ("zero", "normal", "mean"),
-    "reinforce.algorithm": ("ddpo_is", "ddpo_sf"),
+    "reinforce.algorithm": ("ddpo_is", "ddpo_sf", "dpok"),
+    "reinforce.transition": ("ddim", "ancestral"),
+    "reinforce.unconditional": ("trained", "detached"),
+    "reinforce.trained_steps": ("all", "fraction", "noisiest", "random", "window"),
+    "reinforce.kl_space": ("x", "epsilon"),
+    "reinforce.baseline": ("mean", "leave_one_out"),
+    "reinforce.held_out_measure": HELD_OUT_MEASURES,
+    "reinforce.keep": ("last", "best"),
     "reinforce.trainable": ("class_embedding", "adaln", "lora", "all"),
     "reinforce.log_prob_reduce": ("mean", "sum"),
-    "reinforce.normalise_over": ("batch", "identity"),
+    "reinforce.normalise_over": ("batch", "identity", "running"),
     "reinforce.squash": ("tanh", "none"),
     "synthesize.image_format": ("png", "jpg"),
     "recognize.start": ("general", "random"),
@@ -305,9 +353,10 @@ def validate(config: ConfigDict) -> None:
         value = field(config, path)
         require(whole(value) and value >= 1, path, "a whole number of at least 1")
     for path in _NOT_NEGATIVE:
-        require(field(config, path) >= 0, path, "0 or more")
+        require(0 <= field(config, path) < math.inf, path, "0 or more, and finite")
+    require(0 <= config.seed < 2**32, "seed", "0 to 4294967295")
     for path in _POSITIVE:
-        require(field(config, path) > 0, path, "above 0")
+        require(0 < field(config, path) < math.inf, path, "above 0, and finite")
     for path in _SHARES:
         require(0 <= field(config, path) <= 1, path, "in [0, 1]")
     for path, choices in _CHOICES.items():
@@ -349,25 +398,10 @@ def validate(config: ConfigDict) -> None:
     require(width % 4 == 0, "generator.width", "divisible by 4")
     require(width % heads == 0, "generator.width", f"divisible by generator.num_heads ({heads})")
     require(config.generator.num_timesteps >= 2, "generator.num_timesteps", "at least 2")
-    reinforce = config.reinforce
-    require(0 < reinforce.eta <= 1, "reinforce.eta", "in (0, 1]: the policy needs its noise")
-    require(reinforce.samples >= 3, "reinforce.samples", "at least 3, for leave-one-out credit")
-    batch = reinforce.identities * reinforce.samples
-    require(
-        batch % reinforce.minibatches == 0,
-        "reinforce.minibatches",
-        f"a divisor of identities * samples = {batch}",
-    )
     for path in ("reinforce.num_steps", "synthesize.num_steps"):
         limit = config.generator.num_timesteps
         require(field(config, path) <= limit, path, f"at most generator.num_timesteps ({limit})")
-    require(
-        reinforce.trained_steps < reinforce.num_steps,
-        "reinforce.trained_steps",
-        f"below reinforce.num_steps ({reinforce.num_steps}): the last step has no noise",
-    )
-    require(reinforce.num_steps >= 2, "reinforce.num_steps", "at least 2: the last has no noise")
-    require(len(config.rewards) > 0, "rewards", "at least one named reward")
+    _validate_reinforce(config, require)
     recognize = config.recognize
     unknown = set(recognize.arms) - set(ARMS)
     require(not unknown and len(recognize.arms) > 0, "recognize.arms", f"a selection of {ARMS}")
@@ -389,3 +423,58 @@ def validate(config: ConfigDict) -> None:
         "evaluate.verification_pairs",
         "a positive multiple of 20: ten folds of equally many same and different pairs",
     )
+
+
+def _validate_reinforce(config: ConfigDict, require) -> None:
+    """Checks the fields of config.reinforce that must fit together."""
+    reinforce = config.reinforce
+    require(0 < reinforce.eta <= 1, "reinforce.eta", "in (0, 1]: the policy needs its noise")
+    require(reinforce.num_steps >= 2, "reinforce.num_steps", "at least 2: the last has no noise")
+    counted = reinforce.trained_steps in ("noisiest", "random", "window")
+    require(
+        not counted or reinforce.num_trained_steps < reinforce.num_steps,
+        "reinforce.num_trained_steps",
+        f"below reinforce.num_steps ({reinforce.num_steps}): the last step has no noise",
+    )
+    require(reinforce.trained_fraction > 0, "reinforce.trained_fraction", "in (0, 1]")
+    require(reinforce.statistics_momentum < 1, "reinforce.statistics_momentum", "below 1")
+    batch = reinforce.identities * reinforce.samples
+    require(
+        batch % reinforce.minibatches == 0,
+        "reinforce.minibatches",
+        f"a divisor of identities * samples = {batch}",
+    )
+    require(
+        reinforce.algorithm != "ddpo_sf" or reinforce.inner_epochs == reinforce.minibatches == 1,
+        "reinforce.algorithm",
+        "ddpo_is or dpok where a batch is updated more than once: the score function is right on "
+        "samples of the current policy alone; or set inner_epochs and minibatches to 1",
+    )
+    require(
+        reinforce.value_steps == 0 or reinforce.algorithm == "dpok",
+        "reinforce.value_steps",
+        "0 unless reinforce.algorithm is 'dpok', which has a value function",
+    )
+    require(
+        reinforce.baseline == "mean" or reinforce.normalise_over != "running",
+        "reinforce.baseline",
+        "'mean' with normalise_over='running', whose mean holds other iterations' samples",
+    )
+    require(
+        reinforce.deviation_floor == 0 or reinforce.normalise_over == "identity",
+        "reinforce.deviation_floor",
+        "0 unless reinforce.normalise_over is 'identity'",
+    )
+    require(
+        reinforce.normalise_over != "identity" or reinforce.samples >= 2,
+        "reinforce.samples",
+        "at least 2 with normalise_over='identity', which compares samples of one identity",
+    )
+    require(len(config.rewards) > 0, "rewards", "at least one named reward")
+    for name, reward in config.rewards.items():
+        require(
+            reward.options.get("credit") != "broadcast" or reinforce.normalise_over != "identity",
+            f"rewards.{name}.options.credit",
+            "'leave_one_out' with normalise_over='identity': a reward that all samples of an "
+            "identity share has no spread there",
+        )

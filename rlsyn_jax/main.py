@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from pathlib import Path
 
 from absl import app, flags, logging
@@ -10,6 +11,7 @@ from ml_collections import config_flags
 
 from rlsyn_jax import config as configuration
 from rlsyn_jax.stages.stage_record import StageError
+from rlsyn_jax.training.processes import join_processes
 
 STAGES = ("pretrain", "adapt", "reinforce", "synthesize", "recognize", "evaluate", "report")
 
@@ -20,12 +22,11 @@ _STAGES = flags.DEFINE_list("stages", list(STAGES), "Stages to run, always in th
 
 def main(argv: list[str]) -> None:
     """Checks flags and config, then runs each stage."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}; fields are --config.FIELD=VALUE")
-    unknown = sorted(set(_STAGES.value) - set(STAGES))
-    if unknown:
-        raise app.UsageError(f"unknown stages {unknown}; the stages are {', '.join(STAGES)}")
     try:
+        if len(argv) > 1:
+            raise ValueError(f"unexpected arguments {argv[1:]}; fields are --config.FIELD=VALUE")
+        if not _STAGES.value or set(_STAGES.value) - set(STAGES):
+            raise ValueError(f"--stages is {_STAGES.value}; the stages are {', '.join(STAGES)}")
         configuration.validate(_CONFIG.value)
         # Imported here, so that a wrong flag or field is told before devices are set up.
         from rlsyn_jax.stages import run_stage, set_up
@@ -35,14 +36,33 @@ def main(argv: list[str]) -> None:
         for stage in STAGES:
             if stage in _STAGES.value:
                 run_stage(stage, _CONFIG.value, workdir)
-    except (ValueError, StageError, OSError) as error:
+    except (ValueError, FloatingPointError, StageError, OSError) as error:
         # What a user can mend is told in one message; --verbosity=1 shows where it arose.
         logging.debug("details", exc_info=True)
         sys.exit(f"error: {error}")
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Reads the command line; what is wrong with it is told in one message."""
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        last = str(error).strip().splitlines()[-1]
+        # Of a config file's own ValueError, ml_collections gives the whole traceback.
+        sys.exit(f"error: {last if last.startswith('ValueError: ') else error}")
+    except (AttributeError, KeyError) as error:
+        # ml_collections raises these for a field that the config does not have.
+        while error.args and isinstance(error.args[0], Exception):
+            error = error.args[0]
+        if "ml_collections" not in traceback.extract_tb(error.__traceback__)[-1].filename:
+            raise
+        sys.exit(f"error: the config has no field {' '.join(str(error.args[0]).split())}")
 
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["config", "workdir"])
     flags.FLAGS.set_default("verbosity", logging.INFO)
     flags.FLAGS.set_default("logtostderr", True)
-    app.run(main)
+    # First of all: a config file may ask for the devices, which all processes must share by then.
+    join_processes()
+    app.run(main, flags_parser=parse_flags)

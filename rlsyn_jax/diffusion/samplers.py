@@ -1,9 +1,14 @@
-"""Sampling: DDIM transitions with their log-probabilities, trajectories, and plain samples.
+"""Sampling: Gaussian denoising steps with their log-probabilities, rollouts, and plain samples.
 
 One function, `transition`, gives the Gaussian of a step; the rollout draws from it and the policy
-update scores with it, so the two agree. Notation of DDIM (Song et al., 2010.02502):
-a_t = alpha_bar, mean = sqrt(a_{t-1}) x_0 + sqrt(1 - a_{t-1} - sigma^2) epsilon  (eq 12),
-sigma = eta sqrt((1 - a_{t-1}) / (1 - a_t)) sqrt(1 - a_t / a_{t-1})  (eq 16).
+update scores with it, so the two agree. Every sampler here has a mean linear in the estimates of
+image and noise, mean = sqrt(a_{t-1}) x_0 + c epsilon with a_t = alpha_bar, and a deviation sigma:
+
+ddim (Song et al., 2010.02502, eq 12 and 16): c = sqrt(1 - a_{t-1} - sigma^2),
+    sigma = eta sqrt((1 - a_{t-1}) / (1 - a_t)) sqrt(1 - a_t / a_{t-1}); eta = 0 is deterministic.
+ancestral (Ho et al., 2006.11239, eq 7, with the larger of its two fixed variances):
+    c = sqrt(a_t / a_{t-1}) (1 - a_{t-1}) / sqrt(1 - a_t), sigma^2 = 1 - a_t / a_{t-1}; the smaller
+    variance is ddim's with eta = 1.
 """
 
 from __future__ import annotations
@@ -17,21 +22,28 @@ import numpy as np
 
 from rlsyn_jax.diffusion.training_loss import to_image_and_noise
 
+TRANSITIONS = ("ddim", "ancestral")
+
 
 class SamplingPlan(NamedTuple):
-    """What each of S denoising steps needs, noisiest first; every field is [S]."""
+    """What each of S denoising steps needs, noisiest first; every field is [S].
+
+    timesteps: int32, of the network. alpha_bar: signal power of x_t. image_weight, noise_weight:
+    of the estimates of x_0 and epsilon in the mean. sigma: deviation of x_{t-1}, 0 at the last.
+    """
 
     timesteps: jax.Array
     alpha_bar: jax.Array
-    alpha_bar_previous: jax.Array
+    image_weight: jax.Array
+    noise_weight: jax.Array
     sigma: jax.Array
 
 
 class Trajectory(NamedTuple):
-    """A rollout: the states each step consumed, what it produced, and how likely that was.
+    """A rollout: finished images, and what K kept steps consumed, produced and how likely that was.
 
-    states: [S, b, h, w, c] inputs x_t; next_states: [S, b, h, w, c] the x_{t-1} drawn;
-    log_probs: float32 [S, b]; images: [b, h, w, c] the last step's result.
+    states: [K, b, h, w, c] inputs x_t; next_states: [K, b, h, w, c] the x_{t-1} drawn; log_probs:
+    float32 [K, b]; images: [b, h, w, c] the last step's result.
     """
 
     states: jax.Array
@@ -40,16 +52,20 @@ class Trajectory(NamedTuple):
     images: jax.Array
 
 
-def make_sampling_plan(alpha_bars: np.ndarray, *, num_steps: int, eta: float) -> SamplingPlan:
-    """Lays num_steps evenly spaced DDIM steps over a schedule, ending at the clean image.
+def make_sampling_plan(
+    alpha_bars: np.ndarray, *, num_steps: int, eta: float, kind: str = "ddim"
+) -> SamplingPlan:
+    """Lays num_steps evenly spaced steps over a schedule, ending at the clean image.
 
     Args:
         alpha_bars: float [T], falling.
         num_steps: 1..T.
-        eta: 0 is deterministic, 1 has the variance of ancestral sampling.
+        eta: noise of ddim: 0 is deterministic, 1 has the smaller ancestral variance. Not read for
+            ancestral steps.
+        kind: "ddim" or "ancestral".
 
     Raises:
-        ValueError: num_steps or eta out of range.
+        ValueError: num_steps, eta or kind out of range.
     """
     total = len(alpha_bars)
     if not 1 <= num_steps <= total:
@@ -58,17 +74,50 @@ def make_sampling_plan(alpha_bars: np.ndarray, *, num_steps: int, eta: float) ->
         )
     if not 0 <= eta <= 1:
         raise ValueError(f"eta must be in [0, 1], got {eta}")
-    timesteps = np.round(np.linspace(total - 1, 0, num_steps + 1)[:-1]).astype(np.int32)
+    if kind not in TRANSITIONS:
+        raise ValueError(f"kind must be one of {TRANSITIONS}, got {kind!r}")
+    # As many steps as timesteps are all of them; down to 0 two would round to one.
+    end = 0 if num_steps < total else -1
+    timesteps = np.round(np.linspace(total - 1, end, num_steps + 1)[:-1]).astype(np.int32)
     alpha_bar = np.asarray(alpha_bars, np.float64)[timesteps]
     previous = np.append(alpha_bar[1:], 1.0)
-    sigma = eta * np.sqrt((1 - previous) / (1 - alpha_bar)) * np.sqrt(1 - alpha_bar / previous)
+    if kind == "ddim":
+        sigma = eta * np.sqrt((1 - previous) / (1 - alpha_bar)) * np.sqrt(1 - alpha_bar / previous)
+        noise_weight = np.sqrt(np.maximum(1 - previous - sigma**2, 0))
+    else:
+        sigma = np.sqrt(1 - alpha_bar / previous)
+        # The last step gives its mean, as in the published samplers.
+        sigma[-1] = 0
+        noise_weight = np.sqrt(alpha_bar / previous) * (1 - previous) / np.sqrt(1 - alpha_bar)
     return SamplingPlan(
         jnp.asarray(timesteps),
-        *(jnp.asarray(values, jnp.float32) for values in (alpha_bar, previous, sigma)),
+        *(
+            jnp.asarray(values, jnp.float32)
+            for values in (alpha_bar, np.sqrt(previous), noise_weight, sigma)
+        ),
     )
 
 
-def guided(denoise: Callable, num_classes: int, guidance_scale: float, channels: int) -> Callable:
+def stochastic_where(
+    chosen: jax.Array, stochastic: SamplingPlan, deterministic: SamplingPlan
+) -> SamplingPlan:
+    """Mixes two plans of the same timesteps: noise where chosen, none elsewhere (2507.21802).
+
+    Args:
+        chosen: bool [S].
+        stochastic, deterministic: plans that differ in noise_weight and sigma alone.
+    """
+    return jax.tree.map(lambda a, b: jnp.where(chosen, a, b), stochastic, deterministic)
+
+
+def guided(
+    denoise: Callable,
+    num_classes: int,
+    guidance_scale: float,
+    channels: int,
+    *,
+    unconditional: Callable | None = None,
+) -> Callable:
     """Wraps a network into classifier-free guidance (Ho & Salimans, 2207.12598, as in DiT).
 
     Args:
@@ -76,6 +125,8 @@ def guided(denoise: Callable, num_classes: int, guidance_scale: float, channels:
         num_classes: the null class's index.
         guidance_scale: 1 is the conditional model alone (one evaluation instead of two).
         channels: image channels; variance channels behind them are dropped.
+        unconditional: another network for the null class, such as the same one without gradient;
+            default denoise, with both classes in one batch.
 
     Returns:
         (x, timesteps, labels) -> [b, h, w, channels].
@@ -84,15 +135,43 @@ def guided(denoise: Callable, num_classes: int, guidance_scale: float, channels:
         return lambda x, timesteps, labels: denoise(x, timesteps, labels)[..., :channels]
 
     def run(x, timesteps, labels):
-        both = denoise(
-            jnp.concatenate([x, x]),
-            jnp.concatenate([timesteps, timesteps]),
-            jnp.concatenate([labels, jnp.full_like(labels, num_classes)]),
-        )[..., :channels]
-        conditional, unconditional = jnp.split(both, 2)
-        return unconditional + guidance_scale * (conditional - unconditional)
+        null = jnp.full_like(labels, num_classes)
+        if unconditional is None:
+            both = denoise(
+                jnp.concatenate([x, x]),
+                jnp.concatenate([timesteps, timesteps]),
+                jnp.concatenate([labels, null]),
+            )[..., :channels]
+            with_class, without = jnp.split(both, 2)
+        else:
+            with_class = denoise(x, timesteps, labels)[..., :channels]
+            without = unconditional(x, timesteps, null)[..., :channels]
+        return without + guidance_scale * (with_class - without)
 
     return run
+
+
+def predict(
+    denoise: Callable,
+    x: jax.Array,
+    class_labels: jax.Array,
+    step: SamplingPlan,
+    *,
+    prediction_type: str,
+    clip_denoised: bool,
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the estimates of the clean image and of the noise, both float32 [b, h, w, c].
+
+    Args: see `transition`.
+    """
+    alpha_bar = _column(step.alpha_bar, x)
+    timesteps = jnp.broadcast_to(step.timesteps, x.shape[:1])
+    output = denoise(x, timesteps, class_labels).astype(jnp.float32)
+    clean, epsilon = to_image_and_noise(output, x, alpha_bar, prediction_type)
+    if clip_denoised:
+        clean = jnp.clip(clean, -1.0, 1.0)
+        epsilon = (x - jnp.sqrt(alpha_bar) * clean) / jnp.sqrt(1 - alpha_bar)
+    return clean, epsilon
 
 
 def transition(
@@ -110,24 +189,30 @@ def transition(
         denoise: guided network.
         x: x_t [b, h, w, c].
         class_labels: int [b].
-        step: one row of a plan (scalars), or rows of one step a sample ([b] each).
+        step: one row of a plan (scalars), or one row a sample ([b] each).
         prediction_type: "epsilon" or "v".
         clip_denoised: clip the estimate of x_0 to [-1, 1] and recompute epsilon from it.
     """
+    estimates = predict(
+        denoise,
+        x,
+        class_labels,
+        step,
+        prediction_type=prediction_type,
+        clip_denoised=clip_denoised,
+    )
+    return mean_of(estimates, x, step)
 
-    def column(value):
-        return jnp.broadcast_to(value, x.shape[:1])[:, None, None, None]
 
-    alpha_bar, previous = column(step.alpha_bar), column(step.alpha_bar_previous)
-    sigma = column(step.sigma)
-    timesteps = jnp.broadcast_to(step.timesteps, x.shape[:1])
-    output = denoise(x, timesteps, class_labels).astype(jnp.float32)
-    clean, epsilon = to_image_and_noise(output, x, alpha_bar, prediction_type)
-    if clip_denoised:
-        clean = jnp.clip(clean, -1.0, 1.0)
-        epsilon = (x - jnp.sqrt(alpha_bar) * clean) / jnp.sqrt(1 - alpha_bar)
-    direction = jnp.sqrt(jnp.maximum(1 - previous - sigma**2, 0.0))
-    return jnp.sqrt(previous) * clean + direction * epsilon
+def mean_of(estimates: tuple[jax.Array, jax.Array], x: jax.Array, step: SamplingPlan) -> jax.Array:
+    """Returns a step's mean [b, h, w, c] from the estimates of image and noise at x."""
+    clean, epsilon = estimates
+    return _column(step.image_weight, x) * clean + _column(step.noise_weight, x) * epsilon
+
+
+def _column(values: jax.Array, x: jax.Array) -> jax.Array:
+    """Spreads a scalar or [b] over the axes of x [b, h, w, c]."""
+    return jnp.broadcast_to(values, x.shape[:1])[:, None, None, None]
 
 
 def gaussian_log_prob(
@@ -158,13 +243,14 @@ def sample_trajectories(
     sample_ids: jax.Array,
     class_labels: jax.Array,
     plan: SamplingPlan,
+    kept: jax.Array,
     *,
     image_shape: tuple[int, int, int],
     prediction_type: str,
     clip_denoised: bool,
     log_prob_reduce: str = "mean",
 ) -> Trajectory:
-    """Rolls the whole denoising out in one scan and keeps every state.
+    """Rolls the whole denoising out in one scan and keeps what happened at some steps.
 
     Args:
         denoise: guided network.
@@ -172,12 +258,18 @@ def sample_trajectories(
         sample_ids: int [b], global numbers of the samples.
         class_labels: int [b].
         plan: the S steps.
+        kept: int [K], the steps to keep, ascending and all different.
         image_shape: (h, w, c).
     """
     start_key, step_key = jax.random.split(key)
     x = initial_noise(start_key, sample_ids, image_shape)
+    number_kept, batch = kept.shape[0], len(sample_ids)
+    # One row more than is kept takes what the other steps write.
+    states = jnp.zeros((number_kept + 1, *x.shape), x.dtype)
+    log_probs = jnp.zeros((number_kept + 1, batch), jnp.float32)
 
-    def body(x, inputs):
+    def body(carry, inputs):
+        x, states, next_states, log_probs = carry
         step, index = inputs
         mean = transition(
             denoise,
@@ -189,16 +281,25 @@ def sample_trajectories(
         )
         noise = initial_noise(jax.random.fold_in(step_key, index), sample_ids, image_shape)
         following = mean + step.sigma * noise
-        return following, (
-            x,
-            following,
-            gaussian_log_prob(following, mean, step.sigma, log_prob_reduce),
-        )
+        log_prob = gaussian_log_prob(following, mean, step.sigma, log_prob_reduce)
+        place = jnp.searchsorted(kept, index)
+        is_kept = kept[jnp.minimum(place, number_kept - 1)] == index
+        row = jnp.where(is_kept, place, number_kept)
 
-    images, (states, next_states, log_probs) = jax.lax.scan(
-        body, x, (plan, jnp.arange(plan.timesteps.shape[0]))
+        def put(rows, value):
+            return jax.lax.dynamic_update_index_in_dim(rows, value, row, 0)
+
+        carry = (following, put(states, x), put(next_states, following), put(log_probs, log_prob))
+        return carry, None
+
+    (images, states, next_states, log_probs), _ = jax.lax.scan(
+        body,
+        (x, states, states, log_probs),
+        (plan, jnp.arange(plan.timesteps.shape[0])),
     )
-    return Trajectory(states, next_states, log_probs, images)
+    return Trajectory(
+        states[:number_kept], next_states[:number_kept], log_probs[:number_kept], images
+    )
 
 
 def sample(

@@ -16,10 +16,12 @@ class ReferenceBank:
         features: float32 [identities, max_references, dim]; rows have unit norm, padding is zero.
         mask: bool [identities, max_references]; True where a feature is real. The references of
             an identity come first, padding follows.
+        identities: int32 [identities], the label of each row; -1 for a row of `padded_to`.
     """
 
     features: jax.Array
     mask: jax.Array
+    identities: jax.Array
 
     def take(self, identities: jax.Array) -> ReferenceBank:
         """Returns the bank of some identities; works inside jit.
@@ -33,6 +35,16 @@ class ReferenceBank:
         return ReferenceBank(
             features=jnp.take(self.features, identities, axis=0),
             mask=jnp.take(self.mask, identities, axis=0),
+            identities=jnp.take(self.identities, identities, axis=0),
+        )
+
+    def padded_to(self, multiple: int) -> ReferenceBank:
+        """Returns the bank with empty rows behind, so that its rows divide over devices."""
+        empty = -len(self.mask) % multiple
+        return ReferenceBank(
+            features=jnp.pad(self.features, ((0, empty), (0, 0), (0, 0))),
+            mask=jnp.pad(self.mask, ((0, empty), (0, 0))),
+            identities=jnp.pad(self.identities, (0, empty), constant_values=-1),
         )
 
 
@@ -99,4 +111,8 @@ def build_reference_bank(
     padded[rows, columns] = (scaled / norms)[order]
     mask = np.zeros(shape, bool)
     mask[rows, columns] = True
-    return ReferenceBank(features=jnp.asarray(padded), mask=jnp.asarray(mask))
+    return ReferenceBank(
+        features=jnp.asarray(padded),
+        mask=jnp.asarray(mask),
+        identities=jnp.arange(num_identities, dtype=jnp.int32),
+    )

@@ -2,13 +2,16 @@
 
 The Markov decision process is DDPO's (Black et al., 2305.13301): the state is (x_t, t, identity),
 the action x_{t-1} is drawn from the sampler's Gaussian, the reward comes with the finished image.
-Letters in comments: i identities, g samples an identity (group), b = i g, s denoising steps.
+Letters in comments: i identities, g samples an identity (group), b = i g, k trained steps; a
+transition is one trained step of one sample, and m of them make a micro-batch.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
@@ -19,15 +22,93 @@ from rlsyn_jax.diffusion.samplers import (
     SamplingPlan,
     gaussian_log_prob,
     guided,
+    mean_of,
+    predict,
     sample_trajectories,
-    transition,
+    stochastic_where,
 )
-from rlsyn_jax.rl.advantages import combine_rewards
+from rlsyn_jax.rl.advantages import RunningStatistics, combine_rewards, update_statistics
 from rlsyn_jax.rl.policy_gradient import (
+    clamped_ratio_loss,
     clipped_importance_loss,
+    epsilon_divergence,
     kl_to_reference,
     score_function_loss,
 )
+from rlsyn_jax.rl.value_function import ValueNetwork, ValueState, fit_value
+from rlsyn_jax.training.train_state import TrainState
+
+ALGORITHMS = ("ddpo_is", "ddpo_sf", "dpok")
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicySettings:
+    """What one iteration does; every field but the first six is one of config.reinforce.
+
+    Attributes:
+        image_shape: (h, w, c).
+        num_classes: the class table's size without the null row; identities are below it.
+        num_identities: i, at most num_classes. samples_per_identity: g.
+        prediction_type, clip_denoised: of the generator.
+        algorithm: "ddpo_is" (clipped importance ratio), "ddpo_sf" (score function, one update a
+            batch) or "dpok" (clamped ratio).
+        guidance_scale: classifier-free guidance, part of the policy; 1 = none.
+        unconditional: whether its unconditional branch is "trained" or "detached".
+        deterministic_elsewhere: steps that do not train add no noise.
+        inner_epochs: passes over a batch of trajectories. minibatches: updates of one pass, each on
+            its share of the samples and all trained steps.
+        micro_batch: transitions of one forward and backward pass; gradients add up to the update's.
+        clip_range, log_prob_reduce: of the importance ratio.
+        kl_weight, kl_space: divergence from the cold start; space "x" or "epsilon".
+        normalise_over, baseline, deviation_floor, squash, advantage_clip: see combine_rewards.
+        statistics_momentum: of running statistics.
+        value_steps: fitting steps of DPOK's value function in an iteration; 0 = no such function.
+        ema_decay: of the average of the parameters over iterations.
+    """
+
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    num_identities: int
+    samples_per_identity: int
+    prediction_type: str
+    clip_denoised: bool
+    algorithm: str
+    guidance_scale: float
+    unconditional: str
+    deterministic_elsewhere: bool
+    inner_epochs: int
+    minibatches: int
+    micro_batch: int
+    clip_range: float
+    log_prob_reduce: str
+    kl_weight: float
+    kl_space: str
+    normalise_over: str
+    statistics_momentum: float
+    baseline: str
+    deviation_floor: float
+    squash: str
+    advantage_clip: float
+    value_steps: int
+    ema_decay: float
+
+    @property
+    def batch_size(self) -> int:
+        """Samples of an iteration, b."""
+        return self.num_identities * self.samples_per_identity
+
+
+@flax.struct.dataclass
+class PolicyState(TrainState):
+    """A training state with what reinforcement carries over iterations.
+
+    Attributes:
+        statistics: of the rewards.
+        value: DPOK's value function, or None.
+    """
+
+    statistics: RunningStatistics
+    value: ValueState | None
 
 
 def make_iteration(
@@ -38,26 +119,13 @@ def make_iteration(
     weights: dict[str, float],
     optimizer: optax.GradientTransformation,
     mesh: jax.sharding.Mesh,
+    settings: PolicySettings,
     *,
     plan: SamplingPlan,
-    image_shape: tuple[int, int, int],
-    num_classes: int,
-    num_identities: int,
-    samples_per_identity: int,
-    trained_steps: int,
-    inner_epochs: int,
-    minibatches: int,
-    algorithm: str,
-    clip_range: float,
-    kl_weight: float,
-    guidance_scale: float,
-    prediction_type: str,
-    clip_denoised: bool,
-    log_prob_reduce: str,
-    normalise_over: str,
-    squash: str,
-    advantage_clip: float,
-    ema_decay: float,
+    deterministic_plan: SamplingPlan,
+    num_trained_steps: int,
+    choose_steps: Callable,
+    value_optimizer: optax.GradientTransformation | None = None,
 ) -> Callable:
     """Builds the jitted iteration; its randomness is fold_in(state.key, state.step).
 
@@ -69,156 +137,210 @@ def make_iteration(
         weights: name -> weight.
         optimizer: acts on the trained subtree.
         mesh: devices; the samples are split over both axes.
-        plan: the denoising steps of the rollout.
-        image_shape: (h, w, c).
-        num_classes: the class table's size without the null row; identities are 0..num_classes-1.
-        num_identities: i, at most num_classes.
-        samples_per_identity: g.
-        trained_steps: how many of the noisiest steps are updated; each must have noise.
-        inner_epochs: passes over the batch; minibatches: updates a pass.
-        algorithm: "ddpo_is" (clipped importance ratio) or "ddpo_sf" (score function).
-        clip_range, kl_weight, guidance_scale, prediction_type, clip_denoised, log_prob_reduce,
-            normalise_over, squash, advantage_clip, ema_decay: see config.reinforce.
+        settings: what the iteration does.
+        plan: the denoising steps of the rollout; deterministic_plan: the same without noise.
+        num_trained_steps, choose_steps: of trained_steps.make_step_choice, over steps with noise.
+        value_optimizer: of DPOK's value function, where settings.value_steps > 0.
 
     Returns:
         (state, frozen, reference, bank) -> (state, metrics): state is donated, reference is the
         trained subtree of the cold start (read where kl_weight > 0), bank holds all identities;
         metrics are float32 scalars.
     """
-    batch_size = num_identities * samples_per_identity
     over_samples = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
-    over_states = NamedSharding(mesh, PartitionSpec(None, ("data", "fsdp")))
+    over_transitions = NamedSharding(mesh, PartitionSpec(None, ("data", "fsdp")))
+    estimation = {
+        "prediction_type": settings.prediction_type,
+        "clip_denoised": settings.clip_denoised,
+    }
+    value_network = ValueNetwork(settings.num_classes)
 
     def make_denoise(trained, frozen):
         params = merge(trained, frozen)
+        without_gradient = None
+        if settings.unconditional == "detached":
+            fixed = jax.lax.stop_gradient(params)
+
+            def without_gradient(x, t, y):
+                return apply(fixed, x, t, y)
+
         return guided(
-            lambda x, t, y: apply(params, x, t, y), num_classes, guidance_scale, image_shape[-1]
+            lambda x, t, y: apply(params, x, t, y),
+            settings.num_classes,
+            settings.guidance_scale,
+            settings.image_shape[-1],
+            unconditional=without_gradient,
         )
 
     def rollout(state, frozen, key):
-        identity_key, sample_key = jax.random.split(key)
-        identities = jax.random.choice(identity_key, num_classes, (num_identities,), replace=False)
-        labels = jnp.repeat(identities, samples_per_identity)  # [b]
+        """Draws identities and their samples; keeps the transitions of the trained steps."""
+        identity_key, sample_key, step_key = jax.random.split(key, 3)
+        identities = jax.random.choice(
+            identity_key, settings.num_classes, (settings.num_identities,), replace=False
+        )
+        labels = jnp.repeat(identities, settings.samples_per_identity)  # [b]
         labels = jax.lax.with_sharding_constraint(labels, over_samples)
-        sample_ids = jax.lax.with_sharding_constraint(jnp.arange(batch_size), over_samples)
+        sample_ids = jnp.arange(settings.batch_size)
+        sample_ids = jax.lax.with_sharding_constraint(sample_ids, over_samples)
+        kept = choose_steps(step_key, state.step)  # [k]
+        steps = plan
+        if settings.deterministic_elsewhere:
+            chosen = jnp.isin(jnp.arange(plan.sigma.shape[0]), kept)
+            steps = stochastic_where(chosen, plan, deterministic_plan)
         trajectory = sample_trajectories(
             make_denoise(state.params, frozen),
             sample_key,
             sample_ids,
             labels,
-            plan,
-            image_shape=image_shape,
-            prediction_type=prediction_type,
-            clip_denoised=clip_denoised,
-            log_prob_reduce=log_prob_reduce,
+            steps,
+            kept,
+            image_shape=settings.image_shape,
+            log_prob_reduce=settings.log_prob_reduce,
+            **estimation,
         )
-        return identities, labels, jax.lax.stop_gradient(trajectory)
+        rows = jax.tree.map(lambda values: values[kept], steps)
+        return identities, labels, rows, jax.lax.stop_gradient(trajectory)
 
-    def score(images, bank, identities):
+    def score(images, bank, identities, statistics):
+        """Returns advantages [b], the new statistics and what is worth watching."""
         embeddings = rearrange(
-            embed(jnp.clip(images, -1, 1)), "(i g) d -> i g d", g=samples_per_identity
+            embed(jnp.clip(images, -1, 1)), "(i g) d -> i g d", g=settings.samples_per_identity
         )
         references = bank.take(identities)
         raw = {name: reward(embeddings, references) for name, reward in rewards.items()}
-        advantages, diagnostics = combine_rewards(
-            raw, weights, scope=normalise_over, squash=squash, clip=advantage_clip
+        statistics = update_statistics(statistics, raw, settings.statistics_momentum)
+        advantages, metrics = combine_rewards(
+            raw,
+            weights,
+            scope=settings.normalise_over,
+            squash=settings.squash,
+            clip=settings.advantage_clip,
+            baseline=settings.baseline,
+            deviation_floor=settings.deviation_floor,
+            statistics=statistics,
         )
         centre = embeddings.mean(axis=1, keepdims=True)
-        diagnostics["spread_within_identity"] = jnp.sum((embeddings - centre) ** 2, -1).mean()
-        return advantages.reshape(-1), diagnostics
+        squares = jnp.sum((embeddings - centre) ** 2, -1).sum(axis=1)
+        spread = squares.mean() / max(settings.samples_per_identity - 1, 1)
+        metrics["spread_within_identity"] = spread
+        finite = jnp.stack([jnp.isfinite(values).all() for values in raw.values()]).all()
+        metrics["finite/reward"] = finite
+        return advantages.reshape(-1), statistics, metrics
 
-    def minibatch_loss(trained, frozen, reference, part, row):
-        """The loss of one denoising step of one minibatch; row is that step of the plan."""
-        options = {"prediction_type": prediction_type, "clip_denoised": clip_denoised}
-        mean = transition(
-            make_denoise(trained, frozen), part["states"], part["labels"], row, **options
-        )
-        log_prob = gaussian_log_prob(part["next_states"], mean, row.sigma, log_prob_reduce)
-        if algorithm == "ddpo_is":
-            loss, diagnostics = clipped_importance_loss(
-                log_prob[None], part["log_probs"][None], part["advantages"], clip_range
-            )
+    def micro_loss(trained, frozen, reference, part):
+        """The loss of m transitions, a mean over them."""
+        x, labels, row = part["states"], part["labels"], part["rows"]
+        estimates = predict(make_denoise(trained, frozen), x, labels, row, **estimation)
+        mean = mean_of(estimates, x, row)
+        log_prob = gaussian_log_prob(part["next_states"], mean, row.sigma, settings.log_prob_reduce)
+        old, advantages = part["log_probs"], part["advantages"]
+        if settings.algorithm == "ddpo_sf":
+            loss, metrics = score_function_loss(log_prob, advantages)
         else:
-            loss, diagnostics = score_function_loss(log_prob[None], part["advantages"])
-        ratio = jnp.exp(log_prob - part["log_probs"])
-        diagnostics = {
-            **diagnostics,
-            "ratio": ratio.mean(),
-            "ratio_deviation": jnp.abs(ratio - 1).max(),
-        }
-        if kl_weight > 0:
-            other = transition(
-                make_denoise(reference, frozen), part["states"], part["labels"], row, **options
+            surrogate = {"ddpo_is": clipped_importance_loss, "dpok": clamped_ratio_loss}
+            loss, metrics = surrogate[settings.algorithm](
+                log_prob, old, advantages, settings.clip_range
             )
-            divergence = kl_to_reference(mean, jax.lax.stop_gradient(other), row.sigma).mean()
-            diagnostics["kl_to_reference"] = divergence
-            loss = loss + kl_weight * divergence
-        return loss, diagnostics
+        ratio = jnp.exp(log_prob - old)
+        metrics |= {"ratio": ratio.mean(), "ratio_deviation": jnp.abs(ratio - 1).max()}
+        if settings.kl_weight > 0:
+            other = predict(make_denoise(reference, frozen), x, labels, row, **estimation)
+            other = jax.lax.stop_gradient(other)
+            if settings.kl_space == "x":
+                divergence = kl_to_reference(mean, mean_of(other, x, row), row.sigma)
+            else:
+                divergence = epsilon_divergence(estimates[1], other[1])
+            metrics["kl_to_reference"] = divergence.mean()
+            loss = loss + settings.kl_weight * divergence.mean()
+        return loss, {**metrics, "loss": loss}
 
-    def update(state, frozen, reference, batch):
-        """One optimiser step on one minibatch; gradients are summed over the trained steps."""
-        rows = jax.tree.map(lambda values: values[:trained_steps], plan)
-        whole = {name: batch[name] for name in ("labels", "advantages")}
+    def update(state, frozen, reference, parts):
+        """One optimiser step; parts hold [n, m, ...], and gradients add up over n."""
 
-        def body(total, inputs):
-            row, states, next_states, log_probs = inputs
-            part = {
-                **whole,
-                "states": states,
-                "next_states": next_states,
-                "log_probs": log_probs,
-            }
-            (loss, diagnostics), gradients = jax.value_and_grad(minibatch_loss, has_aux=True)(
-                state.params, frozen, reference, part, row
+        def body(total, part):
+            (_, metrics), gradients = jax.value_and_grad(micro_loss, has_aux=True)(
+                state.params, frozen, reference, part
             )
-            total = jax.tree.map(jnp.add, total, gradients)
-            return total, {**diagnostics, "loss": loss}
+            return jax.tree.map(jnp.add, total, gradients), metrics
 
-        zeros = jax.tree.map(jnp.zeros_like, state.params)
-        steps = (rows, batch["states"], batch["next_states"], batch["log_probs"])
-        gradients, diagnostics = jax.lax.scan(body, zeros, steps)
-        gradients = jax.tree.map(lambda value: value / trained_steps, gradients)
+        number = parts["log_probs"].shape[0]
+        gradients, metrics = jax.lax.scan(body, jax.tree.map(jnp.zeros_like, state.params), parts)
+        gradients = jax.tree.map(lambda value: value / number, gradients)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        deviation = diagnostics.pop("ratio_deviation").max()
-        diagnostics = jax.tree.map(jnp.mean, diagnostics)
-        diagnostics["ratio_deviation"] = deviation
-        diagnostics["gradient_norm"] = optax.global_norm(gradients)
-        return state.replace(params=params, opt_state=opt_state), diagnostics
+        deviation = metrics.pop("ratio_deviation").max()
+        metrics = jax.tree.map(jnp.mean, metrics)
+        metrics["ratio_deviation"] = deviation
+        metrics["gradient_norm"] = optax.global_norm(gradients)
+        return state.replace(params=params, opt_state=opt_state), metrics
+
+    def estimate_values(state, transitions):
+        """Takes DPOK's value function off the advantages, then fits it to the rewards."""
+        flat = jax.tree.map(lambda v: rearrange(v, "k b ... -> (k b) ..."), transitions)
+        inputs = (flat["states"], flat["rows"].timesteps, flat["labels"])
+        estimates = value_network.apply({"params": state.value.params}, *inputs)
+        shape = transitions["advantages"].shape
+        value, error = fit_value(
+            value_network,
+            value_optimizer,
+            state.value,
+            inputs,
+            flat["advantages"],
+            settings.value_steps,
+        )
+        advantages = transitions["advantages"] - estimates.reshape(shape)
+        transitions = {**transitions, "advantages": jax.lax.stop_gradient(advantages)}
+        return state.replace(value=value), transitions, {"value_error": error}
 
     def iteration(state, frozen, reference, bank):
         key = jax.random.fold_in(state.key, state.step)
         rollout_key, order_key = jax.random.split(key)
-        identities, labels, trajectory = rollout(state, frozen, rollout_key)
-        advantages, metrics = score(trajectory.images, bank, identities)
+        identities, labels, rows, trajectory = rollout(state, frozen, rollout_key)
+        advantages, statistics, metrics = score(
+            trajectory.images, bank, identities, state.statistics
+        )
+        metrics["finite/log_prob"] = jnp.isfinite(trajectory.log_probs).all()
+        shape = (num_trained_steps, settings.batch_size)
+        transitions = {
+            "states": trajectory.states,
+            "next_states": trajectory.next_states,
+            "log_probs": trajectory.log_probs,
+            "advantages": jnp.broadcast_to(advantages, shape),
+            "labels": jnp.broadcast_to(labels, shape),
+            "rows": jax.tree.map(lambda v: jnp.broadcast_to(v[:, None], shape), rows),
+        }
+        if settings.value_steps:
+            state, transitions, value_metrics = estimate_values(state, transitions)
+            metrics |= value_metrics
 
         def shuffled(epoch):
-            order = jax.random.permutation(jax.random.fold_in(order_key, epoch), batch_size)
-            return order.reshape(minibatches, -1)
+            order = jax.random.permutation(
+                jax.random.fold_in(order_key, epoch), settings.batch_size
+            )
+            return order.reshape(settings.minibatches, -1)
 
         # One row of sample numbers for each update.
-        orders = jnp.concatenate([shuffled(epoch) for epoch in range(inner_epochs)])
+        orders = jnp.concatenate([shuffled(epoch) for epoch in range(settings.inner_epochs)])
 
         def one_minibatch(state, order):
-            def take(values):
-                return jax.lax.with_sharding_constraint(
-                    values[:trained_steps][:, order], over_states
-                )
+            def cut(values):
+                chosen = rearrange(values[:, order], "k b ... -> (k b) ...")
+                parts = rearrange(chosen, "(n m) ... -> n m ...", m=settings.micro_batch)
+                return jax.lax.with_sharding_constraint(parts, over_transitions)
 
-            batch = {
-                "states": take(trajectory.states),
-                "next_states": take(trajectory.next_states),
-                "log_probs": trajectory.log_probs[:trained_steps][:, order],
-                "labels": labels[order],
-                "advantages": advantages[order],
-            }
-            return update(state, frozen, reference, batch)
+            return update(state, frozen, reference, jax.tree.map(cut, transitions))
 
-        state, diagnostics = jax.lax.scan(one_minibatch, state, orders)
-        metrics["first_ratio_deviation"] = diagnostics["ratio_deviation"][0]
-        metrics |= {name: values.mean() for name, values in diagnostics.items()}
-        ema_params = optax.incremental_update(state.params, state.ema_params, 1 - ema_decay)
-        state = state.replace(step=state.step + 1, ema_params=ema_params)
+        state, updates = jax.lax.scan(one_minibatch, state, orders)
+        metrics["first_ratio_deviation"] = updates["ratio_deviation"][0]
+        metrics["finite/gradient"] = jnp.isfinite(updates["gradient_norm"]).all()
+        metrics |= {name: values.mean() for name, values in updates.items()}
+        state = state.replace(
+            step=state.step + 1,
+            ema_params=optax.incremental_update(
+                state.params, state.ema_params, 1 - settings.ema_decay
+            ),
+            statistics=statistics,
+        )
         return state, jax.tree.map(jnp.float32, metrics)
 
     return jax.jit(iteration, donate_argnums=0)

@@ -12,19 +12,17 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from rlsyn_jax.training.atomic_files import check_writable
-
-# Launchers whose environment names the other processes of a run.
-_LAUNCHER_VARIABLES = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "TPU_WORKER_HOSTNAMES")
+from rlsyn_jax.training.metrics import import_tensorboard
 
 
 def set_up(config: ConfigDict, workdir: Path) -> None:
-    """Checks the work folder, joins the run's other processes, and logs the devices found."""
+    """Checks what the run needs, and logs the devices found."""
     logging.get_absl_handler().addFilter(_not_chatter)
     check_writable(workdir, minimum_free_bytes=64 * 2**20)
-    several = [os.environ.get(name, "1") for name in _LAUNCHER_VARIABLES]
-    if any(value != "1" for value in several):
-        jax.distributed.initialize()
-    jax.config.update("jax_compilation_cache_dir", str(workdir / "compilation_cache"))
+    if config.tensorboard:
+        import_tensorboard()
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # Set, it is shared between runs.
+        jax.config.update("jax_compilation_cache_dir", str(workdir / "compilation_cache"))
     found = ", ".join(sorted({device.device_kind for device in jax.devices()}))
     logging.info(
         "%s: %d device(s) (%s), %d process(es), jax %s, fsdp %d, workdir %s",

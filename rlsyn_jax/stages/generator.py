@@ -197,16 +197,23 @@ def _require_finite(values: dict, section: str, number: int) -> None:
             )
 
 
-def save_model(record: StageRecord, config: ConfigDict, params: dict, ema_params: dict) -> None:
-    """Writes the stage's finished generator, whole, as an Orbax checkpoint under model/."""
-    with CheckpointStore(record.directory / "model", max_to_keep=1) as store:
+def save_model(
+    record: StageRecord,
+    config: ConfigDict,
+    params: dict,
+    ema_params: dict,
+    *,
+    folder: str = "model",
+) -> None:
+    """Writes a whole generator as an Orbax checkpoint; the stage's finished one is model/."""
+    with CheckpointStore(record.directory / folder, max_to_keep=1) as store:
         state = {"params": params, "ema_params": ema_params}
         store.save(1, state, config=plain(config), iterator_state=None, force=True)
 
 
-def load_model(workdir: Path, stage: str) -> dict:
-    """Returns the averaged parameters of a stage's finished generator."""
-    return restore_params(Path(workdir) / stage / "model")
+def load_model(workdir: Path, stage: str, *, folder: str = "model") -> dict:
+    """Returns the averaged parameters of a generator that `save_model` wrote."""
+    return restore_params(Path(workdir) / stage / folder)
 
 
 def write_sample_grid(

@@ -24,13 +24,16 @@ GENERAL_FIELDS = ("general_data", "image")
 def load_target(config: ConfigDict, workdir: Path) -> tuple[IdentityDataset, Splits]:
     """Returns the target data set and its split by config.split and config.seed."""
     dataset = _load(config, "data", workdir)
-    splits = split_dataset(
-        dataset,
-        held_out_fraction=config.split.held_out_fraction,
-        train_images_per_identity=config.split.train_images,
-        closed_images_per_identity=config.split.closed_images,
-        seed=config.seed,
-    )
+    try:
+        splits = split_dataset(
+            dataset,
+            held_out_fraction=config.split.held_out_fraction,
+            train_images_per_identity=config.split.train_images,
+            closed_images_per_identity=config.split.closed_images,
+            seed=config.seed,
+        )
+    except ValueError as error:
+        raise ConfigError(f"config.data cannot be divided by config.split: {error}") from error
     return dataset, splits
 
 

@@ -31,7 +31,7 @@ from rlsyn_jax.stages.generator import (
     train_denoising,
     write_sample_grid,
 )
-from rlsyn_jax.stages.inputs import GENERAL_FIELDS, TARGET_FIELDS, load_general
+from rlsyn_jax.stages.inputs import GENERAL_FIELDS, TARGET_FIELDS, load_general, load_target
 from rlsyn_jax.stages.stage_record import StageRecord, fingerprint, plain
 from rlsyn_jax.training.atomic_files import storage_error
 from rlsyn_jax.training.checkpoints import restore_params
@@ -58,6 +58,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
     record = StageRecord(workdir, "pretrain", config, FIELDS)
     if record.complete:
         return
+    # What is wrong with the target is told now, not after hours of training the prior.
+    load_target(config, workdir)
     if not (record.directory / "samples.png").exists():
         source = config.pretrain.source
         if source == "train":

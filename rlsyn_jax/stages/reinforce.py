@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-import json
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from rlsyn_jax.config import ConfigError
 from rlsyn_jax.diffusion.samplers import make_sampling_plan
 from rlsyn_jax.evaluation.fidelity import precision_recall_density_coverage
 from rlsyn_jax.evaluation.identification import nearest_centroid_accuracy
-from rlsyn_jax.rewards.reference_bank import build_reference_bank
+from rlsyn_jax.rewards.reference_bank import ReferenceBank, build_reference_bank
 from rlsyn_jax.rewards.registry import check_reward_output, resolve_reward
-from rlsyn_jax.rl.iteration import make_iteration
+from rlsyn_jax.rewards.richness import reference_variance
+from rlsyn_jax.rl.advantages import combine_rewards, initial_statistics
+from rlsyn_jax.rl.iteration import PolicySettings, PolicyState, make_iteration
+from rlsyn_jax.rl.monitoring import best_step, collapse_warning, hacking_warning, total_reward
+from rlsyn_jax.rl.trained_steps import make_step_choice, steps_with_noise
+from rlsyn_jax.rl.value_function import ValueNetwork, create_value_state, make_value_optimizer
 from rlsyn_jax.stages.extractors import embed_images, load_extractor, make_embed
 from rlsyn_jax.stages.generator import (
     alpha_bars,
@@ -30,9 +38,10 @@ from rlsyn_jax.stages.generator import (
 )
 from rlsyn_jax.stages.inputs import TARGET_FIELDS, load_target, train_labels
 from rlsyn_jax.stages.stage_record import StageRecord, plain
+from rlsyn_jax.training.atomic_files import write_json
 from rlsyn_jax.training.checkpoints import CheckpointStore
-from rlsyn_jax.training.meshes import make_mesh, parameter_shardings, replicated
-from rlsyn_jax.training.metrics import Progress, create_metric_writer
+from rlsyn_jax.training.meshes import batch_sharding, make_mesh, parameter_shardings, replicated
+from rlsyn_jax.training.metrics import Progress, create_metric_writer, read_metrics
 from rlsyn_jax.training.optimizers import make_optimizer
 from rlsyn_jax.training.train_state import create_train_state
 from rlsyn_jax.training.trainable import merge, split
@@ -43,8 +52,37 @@ FIELDS = (
     "extractor",
     "reinforce",
     "rewards",
+    "synthesize.num_steps",
+    "synthesize.eta",
+    "synthesize.guidance_scale",
     "evaluate.num_neighbors",
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """Everything one iteration needs.
+
+    Attributes:
+        iteration: (state, frozen, reference, bank) -> (state, metrics), donating the state.
+        state: of iteration 0.
+        frozen: parameters that do not train. reference: trained parameters of the cold start, where
+            the KL asks for them. bank: real features of all identities.
+        real_spread: mean total variance of an identity's real features; 0 where none has two.
+        weights: name of each reward -> weight.
+    """
+
+    iteration: Callable
+    state: PolicyState
+    frozen: dict
+    reference: dict
+    bank: ReferenceBank
+    real_spread: float
+    weights: dict[str, float]
+
+    def step(self, state: PolicyState) -> tuple[PolicyState, dict]:
+        """Runs one iteration; the state is donated."""
+        return self.iteration(state, self.frozen, self.reference, self.bank)
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
@@ -53,32 +91,91 @@ def run(config: ConfigDict, workdir: Path) -> None:
     if record.complete:
         return
     reinforce = config.reinforce
-    mesh = make_mesh(config.fsdp)
+    policy = make_policy(config, workdir, make_mesh(config.fsdp))
+    measure = fixed_noise_measure(config, workdir)
+    num_classes = len(load_target(config, workdir)[1].train_identities)
+    state, metrics_file = policy.state, record.directory / "metrics.jsonl"
+    with CheckpointStore(record.directory / "checkpoints") as store:
+        if store.latest_step() is not None:
+            state, _, _ = store.restore(state)
+        start = int(state.step)
+        writer = create_metric_writer(
+            record.directory, resume_step=start, tensorboard=config.tensorboard
+        )
+        history = [line for line in read_metrics(metrics_file) if "reward/total" in line]
+
+        def evaluate(state: PolicyState, number: int) -> dict[str, float]:
+            """Measures the averaged generator, writes its samples, keeps its weights."""
+            params = merge(state.ema_params, policy.frozen)
+            values = measure(params)
+            values["reward/total"] = total_reward(
+                values, history[0] if history else values, policy.weights
+            )
+            history.append({"step": number, **values})
+            path = record.directory / f"samples_{number:04d}.png"
+            write_sample_grid(config, params, num_classes, path)
+            if reinforce.keep == "best":
+                save_model(record, config, params, params, folder=_kept(number))
+            return values
+
+        if start == 0:
+            writer.write_scalars(0, evaluate(state, 0))
+        progress = Progress(
+            "reinforce",
+            reinforce.iterations,
+            first_step=start,
+            every_seconds=config.log_every_seconds,
+        )
+        stopped = bool(history) and _should_stop(config, history)
+        for number in range(start + 1, reinforce.iterations + 1):
+            if stopped:
+                break
+            state, metrics = policy.step(state)
+            values = {name: float(value) for name, value in metrics.items()}
+            problem = unsound(values, number, reinforce.ratio_tolerance)
+            if problem:
+                raise FloatingPointError(f"{problem} {_save_inputs(policy, record, store, number)}")
+            if number % reinforce.evaluate_every == 0 or number == reinforce.iterations:
+                values |= evaluate(state, number)
+                stopped = _should_stop(config, history)
+                _warn(config, policy, writer, number, values, history)
+            writer.write_scalars(number, values)
+            shown = {name: values[f"reward/{name}"] for name in policy.weights}
+            progress.update(number, **shown)
+            last = stopped or number == reinforce.iterations
+            if number % reinforce.checkpoint_every == 0 or last:
+                writer.flush()
+                store.save(number, state, config=plain(config), iterator_state=None)
+                record.note_time()
+        writer.close()
+    params, average = merge(state.params, policy.frozen), merge(state.ema_params, policy.frozen)
+    if reinforce.keep == "best":
+        best = best_step(history, reinforce.held_out_measure)
+        logging.info("reinforce: iteration %d is the best by held-out measure and is kept", best)
+        params = average = load_model(workdir, "reinforce", folder=_kept(best))
+    save_model(record, config, params, average)
+    record.finish()
+
+
+def make_policy(config: ConfigDict, workdir: Path, mesh: Mesh) -> Policy:
+    """Builds the iteration and its state of step 0 from the stages before.
+
+    Raises:
+        ConfigError: fields that cannot work together with the data or the devices, before anything
+            is compiled.
+    """
+    reinforce = config.reinforce
     rewards, weights = resolve_rewards(config)
     dataset, splits = load_target(config, workdir)
     images, labels = train_labels(dataset, splits)
     num_classes = len(splits.train_identities)
-    identities = min(reinforce.identities, num_classes)
-    batch_size = identities * reinforce.samples
-    if batch_size % mesh.size or batch_size % reinforce.minibatches:
-        raise ConfigError(
-            f"one iteration has {identities} identities x {reinforce.samples} samples = "
-            f"{batch_size}, which must be divisible by the {mesh.size} devices and by "
-            f"config.reinforce.minibatches ({reinforce.minibatches})"
-        )
+    plan, deterministic_plan, num_trained_steps, choose_steps = policy_steps(config)
+    settings = policy_settings(config, num_classes, num_trained_steps, mesh.size)
 
     extractor = load_extractor(config, workdir, "reward")
     bank = build_reference_bank(embed_images(extractor, images), labels, num_classes)
-    embed = make_embed(extractor)
-    for name, reward in rewards.items():
-        references = bank.take(jnp.arange(identities))
-        probe = jax.ShapeDtypeStruct(
-            (identities, reinforce.samples, references.features.shape[-1]), jnp.float32
-        )
-        check_reward_output(
-            name, jax.eval_shape(reward, probe, references), (identities, reinforce.samples)
-        )
-
+    check_rewards(config, rewards, weights, bank, settings)
+    real_spread = float(reference_variance(bank).mean())
     cold_start = load_model(workdir, "adapt")
     trained, frozen = split(
         cold_start,
@@ -88,7 +185,12 @@ def run(config: ConfigDict, workdir: Path) -> None:
     )
     trained = jax.device_put(trained, parameter_shardings(mesh, trained))
     frozen = jax.device_put(frozen, parameter_shardings(mesh, frozen))
-    bank = jax.device_put(bank, replicated(mesh))
+    bank = jax.device_put(bank.padded_to(mesh.size), batch_sharding(mesh))
+    reference = {}
+    if reinforce.kl_weight > 0:
+        # Buffers of its own, since the state's are donated. Without its low-rank pairs the adapted
+        # network is the cold start, so these need no copy.
+        reference = {"params": jax.tree.map(jnp.copy, trained["params"]), "lora": {}}
     optimizer = make_optimizer(
         learning_rate=reinforce.learning_rate,
         warmup_steps=0,
@@ -96,79 +198,158 @@ def run(config: ConfigDict, workdir: Path) -> None:
         decay="constant",
         gradient_clip=reinforce.gradient_clip,
     )
-    # The reference keeps its own buffers: the state's are donated.
-    reference = jax.tree.map(jnp.copy, trained) if reinforce.kl_weight > 0 else {}
-    key = jax.device_put(jax.random.key(config.seed + 4), replicated(mesh))
-    state = create_train_state(trained, optimizer, key, mesh)
-    plan = make_sampling_plan(alpha_bars(config), num_steps=reinforce.num_steps, eta=reinforce.eta)
+    value_optimizer = make_value_optimizer(reinforce.value_learning_rate)
+    state = create_policy_state(config, mesh, settings, trained, optimizer, value_optimizer)
     model = build_generator(config, num_classes)
     iteration = make_iteration(
         lambda params, x, t, y: model.apply({"params": params}, x, t, y),
         merge,
-        embed,
+        make_embed(extractor),
         rewards,
         weights,
         optimizer,
         mesh,
+        settings,
         plan=plan,
-        image_shape=image_shape(config),
-        num_classes=num_classes,
-        num_identities=identities,
-        samples_per_identity=reinforce.samples,
-        trained_steps=reinforce.trained_steps or reinforce.num_steps - 1,
-        inner_epochs=reinforce.inner_epochs,
-        minibatches=reinforce.minibatches,
-        algorithm=reinforce.algorithm,
-        clip_range=reinforce.clip_range,
-        kl_weight=reinforce.kl_weight,
-        guidance_scale=reinforce.guidance_scale,
-        prediction_type=config.generator.prediction_type,
-        clip_denoised=config.generator.clip_denoised,
-        log_prob_reduce=reinforce.log_prob_reduce,
-        normalise_over=reinforce.normalise_over,
-        squash=reinforce.squash,
-        advantage_clip=reinforce.advantage_clip,
-        ema_decay=reinforce.ema_decay,
+        deterministic_plan=deterministic_plan,
+        num_trained_steps=num_trained_steps,
+        choose_steps=choose_steps,
+        value_optimizer=value_optimizer,
     )
-    measure = held_out_measure(config, workdir, record, dataset, splits)
-    grid = functools.partial(write_sample_grid, config, num_classes=num_classes)
+    return Policy(iteration, state, frozen, reference, bank, real_spread, weights)
 
-    with CheckpointStore(record.directory / "checkpoints") as store:
-        if store.latest_step() is not None:
-            state, _, _ = store.restore(state)
-        start = int(state.step)
-        writer = create_metric_writer(
-            record.directory, resume_step=start, tensorboard=config.tensorboard
+
+def policy_steps(config: ConfigDict) -> tuple:
+    """Returns the rollout's plan, the same without noise, and which steps train.
+
+    Returns:
+        (plan, deterministic plan, number of trained steps, function that chooses them).
+
+    Raises:
+        ConfigError: the choice asks for more steps than have noise.
+    """
+    reinforce = config.reinforce
+    plan = make_sampling_plan(
+        alpha_bars(config),
+        num_steps=reinforce.num_steps,
+        eta=reinforce.eta,
+        kind=reinforce.transition,
+    )
+    deterministic_plan = make_sampling_plan(
+        alpha_bars(config), num_steps=reinforce.num_steps, eta=0.0
+    )
+    candidates = steps_with_noise(np.asarray(plan.sigma), reinforce.sigma_floor)
+    try:
+        number, choose = make_step_choice(
+            reinforce.trained_steps,
+            candidates,
+            count=reinforce.num_trained_steps,
+            fraction=reinforce.trained_fraction,
+            window_iterations=reinforce.window_iterations,
         )
-        if start == 0:
-            params = merge(state.ema_params, frozen)
-            writer.write_scalars(0, measure(params))
-            grid(params, path=record.directory / "samples_0000.png")
-        progress = Progress(
-            "reinforce",
-            reinforce.iterations,
-            first_step=start,
-            every_seconds=config.log_every_seconds,
+    except ValueError as error:
+        raise ConfigError(
+            f"{error} (config.reinforce.trained_steps is {reinforce.trained_steps!r}, "
+            f"num_trained_steps {reinforce.num_trained_steps}, num_steps {reinforce.num_steps}, "
+            f"sigma_floor {reinforce.sigma_floor})"
+        ) from error
+    return plan, deterministic_plan, number, choose
+
+
+def policy_settings(
+    config: ConfigDict, num_classes: int, num_trained_steps: int, num_devices: int
+) -> PolicySettings:
+    """Returns the settings of config.reinforce for so many identities and devices.
+
+    Raises:
+        ConfigError: batch, minibatches, micro-batch and devices do not divide.
+    """
+    reinforce = config.reinforce
+    identities = min(reinforce.identities, num_classes)
+    batch_size = identities * reinforce.samples
+    told = f"{identities} identities x {reinforce.samples} samples = {batch_size}"
+    if batch_size % num_devices or batch_size % reinforce.minibatches:
+        raise ConfigError(
+            f"one iteration has {told}, which must be divisible by the {num_devices} devices and "
+            f"by config.reinforce.minibatches ({reinforce.minibatches})"
         )
-        for number in range(start + 1, reinforce.iterations + 1):
-            state, metrics = iteration(state, frozen, reference, bank)
-            values = {name: float(value) for name, value in metrics.items()}
-            require_sound(values, number)
-            if number % reinforce.evaluate_every == 0 or number == reinforce.iterations:
-                params = merge(state.ema_params, frozen)
-                values |= measure(params)
-                grid(params, path=record.directory / f"samples_{number:04d}.png")
-            writer.write_scalars(number, values)
-            progress.update(
-                number, **{name: values[name] for name in values if name.startswith("reward/")}
-            )
-            if number % reinforce.checkpoint_every == 0 or number == reinforce.iterations:
-                writer.flush()
-                store.save(number, state, config=plain(config), iterator_state=None)
-                record.note_time()
-        writer.close()
-    save_model(record, config, merge(state.params, frozen), merge(state.ema_params, frozen))
-    record.finish()
+    samples = batch_size // reinforce.minibatches
+    transitions = samples * num_trained_steps
+    micro_batch = reinforce.micro_batch or samples
+    if micro_batch > transitions or transitions % micro_batch or micro_batch % num_devices:
+        raise ConfigError(
+            f"config.reinforce.micro_batch is {micro_batch} transitions; one update has {told} "
+            f"samples / {reinforce.minibatches} minibatches x {num_trained_steps} trained steps = "
+            f"{transitions} of them, which it must divide, and it must be divisible by the "
+            f"{num_devices} devices"
+        )
+    own = {field.name for field in dataclasses.fields(PolicySettings)}
+    shared = {name: reinforce[name] for name in own & set(reinforce.keys())}
+    return PolicySettings(
+        **{
+            **shared,
+            "image_shape": image_shape(config),
+            "num_classes": num_classes,
+            "num_identities": identities,
+            "samples_per_identity": reinforce.samples,
+            "prediction_type": config.generator.prediction_type,
+            "clip_denoised": config.generator.clip_denoised,
+            "micro_batch": micro_batch,
+        }
+    )
+
+
+def check_rewards(config, rewards, weights, bank, settings: PolicySettings) -> None:
+    """Traces every reward and their combination on shapes alone.
+
+    Raises:
+        ConfigError: a reward cannot be traced or returns another shape; names the reward.
+    """
+    shape = (settings.num_identities, settings.samples_per_identity)
+    references = bank.take(jnp.arange(settings.num_identities))
+    probe = jax.ShapeDtypeStruct((*shape, references.features.shape[-1]), jnp.float32)
+    for name, reward in rewards.items():
+        try:
+            check_reward_output(name, jax.eval_shape(reward, probe, references), shape)
+        except Exception as error:  # A user's function may fail in any way.
+            raise ConfigError(
+                f"config.rewards.{name} ({config.rewards[name].function}): {error}"
+            ) from error
+    raw = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name in rewards}
+    combine = functools.partial(
+        combine_rewards,
+        weights=weights,
+        scope=settings.normalise_over,
+        clip=settings.advantage_clip,
+        baseline=settings.baseline,
+        statistics=initial_statistics(list(rewards)),
+    )
+    try:
+        jax.eval_shape(combine, raw)
+    except ValueError as error:
+        raise ConfigError(f"config.reinforce: {error}") from error
+
+
+def create_policy_state(
+    config: ConfigDict, mesh: Mesh, settings: PolicySettings, trained, optimizer, value_optimizer
+) -> PolicyState:
+    """Returns the state of iteration 0 on the mesh."""
+    whole = replicated(mesh)
+    state = create_train_state(
+        trained, optimizer, jax.device_put(jax.random.key(config.seed + 4), whole), mesh
+    )
+    value = None
+    if settings.value_steps:
+        value = create_value_state(
+            ValueNetwork(settings.num_classes),
+            value_optimizer,
+            jax.random.key(config.seed + 7),
+            settings.image_shape,
+        )
+    names = [name for name, reward in config.rewards.items() if reward.weight != 0]
+    extra = jax.device_put({"statistics": initial_statistics(names), "value": value}, whole)
+    parts = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    return PolicyState(**parts, **extra)
 
 
 def resolve_rewards(config: ConfigDict) -> tuple[dict, dict]:
@@ -186,34 +367,49 @@ def resolve_rewards(config: ConfigDict) -> tuple[dict, dict]:
     return rewards, weights
 
 
-def held_out_measure(config, workdir, record, dataset, splits):
-    """Returns a function params -> measures by the judge, which no reward contains.
+def fixed_noise_measure(config: ConfigDict, workdir: Path) -> Callable[[dict], dict[str, float]]:
+    """Returns a function params -> measures of samples of fixed people with fixed noise.
 
-    Samples with fixed noise are compared with real images of the same people that were never
-    trained on: precision, recall, density, coverage and identity accuracy.
+    The samples are drawn as the synthetic data set will be. "fixed/NAME" and "fixed_std/NAME" are
+    the rewards' means and deviations; "held_out/..." compares the samples, by the judge, with real
+    images of the same people that were never trained on, and no reward contains it.
     """
-    judge = load_extractor(config, workdir, "judge")
-    real = embed_images(judge, dataset.images[splits.closed_query])
+    dataset, splits = load_target(config, workdir)
     train_images, labels = train_labels(dataset, splits)
-    enrolled = embed_images(judge, train_images)
     num_classes = len(splits.train_identities)
+    judge, extractor = (load_extractor(config, workdir, name) for name in ("judge", "reward"))
+    held_out = embed_images(judge, dataset.images[splits.closed_query])
+    enrolled = embed_images(judge, train_images)
+    bank = build_reference_bank(embed_images(extractor, train_images), labels, num_classes)
+    identities = min(config.reinforce.identities, num_classes)
+    group = config.reinforce.samples
+    people = np.linspace(0, num_classes - 1, identities).astype(np.int32)
+    classes = np.repeat(people, group)
+    shown = np.isin(dataset.identities[splits.closed_query], splits.train_identities[people])
+    # A person without other images is compared with everybody's.
+    real = held_out[shown] if shown.sum() > config.evaluate.num_neighbors else held_out
     sampler = make_sampler(
         config,
         num_classes,
-        num_steps=config.reinforce.num_steps,
-        eta=config.reinforce.eta,
-        guidance_scale=config.reinforce.guidance_scale,
+        num_steps=config.synthesize.num_steps,
+        eta=config.synthesize.eta,
+        guidance_scale=config.synthesize.guidance_scale,
     )
-    count = config.reinforce.identities * config.reinforce.samples
-    classes = np.arange(count, dtype=np.int32) % num_classes
-    neighbors = min(config.evaluate.num_neighbors, len(real) - 1, count - 1)
+    neighbors = min(config.evaluate.num_neighbors, len(real) - 1, len(classes) - 1)
+    rewards, _ = resolve_rewards(config)
+    references = bank.take(jnp.asarray(people))
+    score = jax.jit(lambda values: {n: reward(values, references) for n, reward in rewards.items()})
 
     def measure(params) -> dict[str, float]:
-        samples = sampler(params, jax.random.key(config.seed + 5), jnp.arange(count), classes)
-        fake = embed_images(judge, np.asarray(samples))
+        key, ids = jax.random.key(config.seed + 5), jnp.arange(len(classes))
+        samples = np.asarray(sampler(params, key, ids, classes))
+        scores = score(jnp.asarray(embed_images(extractor, samples)).reshape(identities, group, -1))
+        values = {f"fixed/{name}": float(score.mean()) for name, score in scores.items()}
+        values |= {f"fixed_std/{name}": float(score.std()) for name, score in scores.items()}
+        fake = embed_images(judge, samples)
         result = precision_recall_density_coverage(real, fake, num_neighbors=neighbors)
         accuracy, _ = nearest_centroid_accuracy(enrolled, labels, fake, classes)
-        values = {"held_out/identity_accuracy": float(accuracy)}
+        values["held_out/identity_accuracy"] = float(accuracy)
         for name in ("precision", "recall", "density", "coverage"):
             values[f"held_out/{name}"] = float(getattr(result, name))
         return values
@@ -221,27 +417,80 @@ def held_out_measure(config, workdir, record, dataset, splits):
     return measure
 
 
-def require_sound(values: dict[str, float], number: int) -> None:
-    """Stops on values that are not finite, and on a first ratio that is not one.
+def unsound(values: dict[str, float], number: int, ratio_tolerance: float) -> str | None:
+    """Returns what makes an iteration's update worthless, or None.
 
-    Raises:
-        FloatingPointError: names the measure and the iteration.
+    Args:
+        values: the iteration's metrics.
+        number: of the iteration.
+        ratio_tolerance: largest deviation of the first importance ratio from 1.
     """
-    broken = [name for name, value in values.items() if not np.isfinite(value)]
+    broken = [name for name in ("reward", "log_prob", "gradient") if not values[f"finite/{name}"]]
+    broken = broken or [name for name, value in values.items() if not np.isfinite(value)]
     if broken:
-        raise FloatingPointError(
-            f"reinforce: {', '.join(broken)} not finite in iteration {number}; lower "
-            "config.reinforce.learning_rate or look at the reward functions"
+        return (
+            f"reinforce: {', '.join(broken)} not finite in iteration {number}; look at the reward "
+            "functions, or lower config.reinforce.learning_rate."
         )
-    if values["first_ratio_deviation"] > 1e-2:
-        raise FloatingPointError(
+    if values["first_ratio_deviation"] > ratio_tolerance:
+        return (
             f"reinforce: the importance ratio before any update differs from 1 by "
-            f"{values['first_ratio_deviation']:.2e} in iteration {number}; rollout and update "
-            "disagree, so the gradient would be wrong"
+            f"{values['first_ratio_deviation']:.2e} in iteration {number}, more than "
+            f"config.reinforce.ratio_tolerance ({ratio_tolerance}); rollout and update disagree, "
+            "so the gradient would be wrong. Raise config.reinforce.sigma_floor, or use "
+            "config.generator.dtype='float32'."
         )
+    return None
 
 
 def read_curves(workdir: Path) -> list[dict]:
     """Returns the stage's metrics.jsonl as a list of records."""
     path = Path(workdir) / "reinforce" / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return read_metrics(path) if path.exists() else []
+
+
+def _kept(number: int) -> str:
+    return f"evaluated/{number:04d}"
+
+
+def _should_stop(config: ConfigDict, history: list[dict]) -> bool:
+    reinforce = config.reinforce
+    return reinforce.stop_when_hacked and bool(
+        hacking_warning(history, reinforce.held_out_measure, reinforce.hacking_tolerance)
+    )
+
+
+def _warn(config, policy: Policy, writer, number: int, values: dict, history: list[dict]) -> None:
+    """Tells of collapse and reward hacking, in the log and in metrics.jsonl for the report."""
+    reinforce = config.reinforce
+    warnings = {
+        "warning/collapse": collapse_warning(
+            values["spread_within_identity"], policy.real_spread, reinforce.collapse_share
+        ),
+        "warning/hacking": hacking_warning(
+            history, reinforce.held_out_measure, reinforce.hacking_tolerance
+        ),
+    }
+    told = {name: text for name, text in warnings.items() if text}
+    for text in told.values():
+        logging.warning("reinforce: iteration %d: %s", number, text)
+    if told:
+        writer.write_texts(number, told)
+
+
+def _save_inputs(policy: Policy, record: StageRecord, store: CheckpointStore, number: int) -> str:
+    """Saves the state that iteration `number` began with; returns where, in words.
+
+    Iterations are exact functions of their state, so it is computed again from the last checkpoint
+    instead of being kept on the devices during every iteration.
+    """
+    if store.latest_step() is None:
+        return "It is the first since the start of the stage: the same command runs it again."
+    state, _, config = store.restore(policy.state)
+    while int(state.step) < number - 1:
+        state, _ = policy.step(state)
+    folder = record.directory / "replay"
+    with CheckpointStore(folder, max_to_keep=1) as replay:
+        replay.save(number - 1, state, config=config, iterator_state=None, force=True)
+    write_json(folder / "iteration.json", {"iteration": number})
+    return f"Its inputs are in {folder}; the same command comes to it again."

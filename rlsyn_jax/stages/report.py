@@ -95,7 +95,7 @@ def _content(config: ConfigDict, workdir: Path) -> dict:
         "grid_columns": columns,
         "verdicts": [gate[name]["verdict"] for name in GENERATORS],
         **_synthetic_table(results),
-        "curve_charts": _curve_charts(workdir),
+        **_learning(workdir),
         **_privacy(sets, made, real, held_out, train_images, gate),
         **_map(config, real, held_out, made.get("reinforced"), len(names)),
         "facts": _facts(workdir, dataset, results["protocol"]),
@@ -224,13 +224,13 @@ def _people(config, sets, train_images, labels, names) -> tuple[list[dict], str]
 def _synthetic_table(results: dict) -> dict:
     titles = {
         "identity_accuracy": ("identity, %", 100, 1),
-        "frechet_distance": ("Fréchet distance", 1, 3),
+        "frechet_distance": ("Fréchet", 1, 3),
         "precision": ("precision, %", 100, 1),
         "recall": ("recall, %", 100, 1),
         "density": ("density", 1, 2),
         "coverage": ("coverage, %", 100, 1),
         "nearest_real_distance": ("nearest real", 1, 3),
-        "near_copies": ("near copies left out", 1, 0),
+        "near_copies": ("near copies", 1, 0),
     }
     rows = []
     for name, figures in results["synthetic"].items():
@@ -251,51 +251,65 @@ def _synthetic_table(results: dict) -> dict:
     }
 
 
-def _curve_charts(workdir: Path) -> list[dict]:
-    lines = [line for line in read_curves(workdir) if line["kind"] == "scalars"]
+def _learning(workdir: Path) -> dict:
+    """Curves of the reinforcement stage, and what it warned of."""
+    records = read_curves(workdir)
+    lines = [record for record in records if record["kind"] == "scalars"]
+
+    def curve(name: str, relative: bool = False) -> tuple[list, list]:
+        points = [(line["step"], line[name]) for line in lines if line.get(name) is not None]
+        steps, values = map(list, zip(*points)) if points else ([], [])
+        return steps, [value - values[0] for value in values] if relative else values
 
     def curves(prefix: str, relative: bool = False) -> dict:
         names = sorted({key for line in lines for key in line if key.startswith(prefix)})
-        result = {}
-        for name in names:
-            points = [(line["step"], line[name]) for line in lines if name in line]
-            steps, values = map(list, zip(*points))
-            if relative:
-                values = [value - values[0] for value in values]
-            result[name.removeprefix(prefix).replace("_", " ")] = (steps, values)
-        return result
+        titles = {name: name.removeprefix(prefix).replace("_", " ") for name in names}
+        return {title: curve(name, relative) for name, title in titles.items()}
 
     charts = [
         {
             "image": curve_chart(
-                "Rewards, change since the first", curves("reward/", True), "iteration"
+                "Rewards, change since the cold start", curves("fixed/", True), "iteration"
             ),
             "alt": "Reward curves",
-            "caption": "Mean raw reward of each iteration's own samples, which are of other people "
-            "and other noise every time.",
+            "caption": "Mean raw rewards of samples of the same people from the same noise, drawn "
+            "as the synthetic data set is.",
         },
         {
             "image": curve_chart("Measures no reward contains", curves("held_out/"), "iteration"),
             "alt": "Held-out measures",
-            "caption": "Samples with fixed noise against unseen real images, by the judge. A "
-            "reward that rises while these fall is being gamed.",
+            "caption": "The same samples against real images that were never trained on, by the "
+            "judge. A reward that rises while these fall is being gamed.",
         },
-    ]
-    charts.append(
+        {
+            "image": curve_chart(
+                "Share of each reward in the advantages", curves("share/"), "iteration"
+            ),
+            "alt": "Shares of the rewards",
+            "caption": "Of the sum of magnitudes, after normalisation and weights.",
+        },
         {
             "image": curve_chart(
                 "Within an iteration",
                 {
-                    "advantage spread": curves("advantage/spread")[""],
-                    "spread of a person's samples": curves("spread_within_identity")[""],
+                    "spread of advantages": curve("advantage/spread"),
+                    "spread of a person's samples": curve("spread_within_identity"),
                 },
                 "iteration",
             ),
             "alt": "Spread of advantages and samples",
             "caption": "How far samples of one person lie apart: a fall towards zero is collapse.",
-        }
-    )
-    return charts
+        },
+    ]
+    texts = [record for record in records if record["kind"] == "texts"]
+    warnings = [
+        f"Iteration {record['step']}: {text}."
+        for record in texts
+        for name, text in record.items()
+        if name.startswith("warning/")
+    ]
+    # The last of each kind says how it ended; all are in metrics.jsonl.
+    return {"curve_charts": charts, "learning_warnings": warnings[-2:]}
 
 
 def _privacy(sets, made, real, held_out, train_images, gate) -> dict:

@@ -74,6 +74,8 @@ class StageRecord:
             "fingerprint": fingerprint([stage, values, made_from]),
         }
         old = _read(self._path)
+        if old and set(self.directory.iterdir()) == {self._path}:
+            old = None  # A run that was stopped before it made anything binds nobody.
         if old and old["fingerprint"] != self._content["fingerprint"]:
             raise StageError(_changes(self.directory, stage, old, self._content))
         self.complete = bool(old and old["complete"])

@@ -25,7 +25,7 @@ def write_bytes(path: str | Path, content: bytes) -> None:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}")
+        temporary = path.with_name(f".{path.name[:50]}.{secrets.token_hex(8)}")
         # The usual permissions, unlike those of a private temporary file.
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         with os.fdopen(descriptor, "wb") as file:
@@ -72,11 +72,21 @@ def check_writable(directory: str | Path, minimum_free_bytes: int) -> None:
     directory = Path(directory)
     probe = directory / ".write_probe"
     write_bytes(probe, b"probe")
-    probe.unlink()
+    probe.unlink(missing_ok=True)  # Another process of the run may have been faster.
+    check_room(directory, minimum_free_bytes, "a run")
+
+
+def check_room(directory: str | Path, minimum_free_bytes: int, purpose: str) -> None:
+    """Checks that the disk of an existing folder has room for `purpose`.
+
+    Raises:
+        StorageError: it has too little.
+    """
     free = shutil.disk_usage(directory).free
     if free < minimum_free_bytes:
         raise StorageError(
             errno.ENOSPC,
-            f"{directory} has {free / 2**20:.1f} MiB left and a run needs at least "
-            f"{minimum_free_bytes / 2**20:.0f} MiB; free some space or choose another --workdir",
+            f"the disk is full: {directory} has {free / 2**20:.1f} MiB left and {purpose} needs at "
+            f"least {minimum_free_bytes / 2**20:.0f} MiB; free some space or choose another "
+            "--workdir",
         )

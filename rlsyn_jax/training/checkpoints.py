@@ -13,6 +13,8 @@ import jax
 import orbax.checkpoint as ocp
 from absl import logging
 
+from rlsyn_jax.training.atomic_files import check_room
+
 
 class CheckpointStore:
     """Checkpoints of one folder; a context manager that waits for the last write at its end."""
@@ -63,7 +65,13 @@ class CheckpointStore:
             config: JSON-like record of the run.
             iterator_state: JSON-like position in the data.
             force: write also where the step exists.
+
+        Raises:
+            StorageError: the disk has no room for it.
         """
+        size = sum(value.nbytes for value in jax.tree.leaves(state))
+        # Twice the size, for what a checkpoint holds beside its arrays.
+        check_room(self._directory, 2 * size + 2**20, f"checkpoint {step}")
         if force and step in self._manager.all_steps():
             self._manager.delete(step)
         self._manager.save(

@@ -47,7 +47,11 @@ class JsonlWriter:
 
     def _line(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
         record = {"step": int(step), "kind": kind, **values}
-        self._file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
+        # ASCII only: some letters end a line for readers, and a kill may cut others in two.
+        try:
+            self._file.write(json.dumps(record, allow_nan=False) + "\n")
+        except OSError as error:
+            raise storage_error(self._path, error) from error
 
     def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
         """Writes one line of numbers."""
@@ -116,21 +120,33 @@ def create_metric_writer(
         tensorboard: also write TensorBoard files.
 
     Raises:
-        RuntimeError: TensorBoard is asked for and TensorFlow is not installed.
+        ValueError: TensorBoard is asked for and TensorFlow is not installed.
     """
     if jax.process_index() > 0:
         return _NullWriter()
+    # Where no step is done, what step 0 measured is measured again too.
+    resume_step = -1 if resume_step == 0 else resume_step
     writer = JsonlWriter(Path(directory) / "metrics.jsonl", resume_step=resume_step)
     if not tensorboard:
         return writer
+    writers = import_tensorboard()
+    return writers.MultiWriter([writer, writers.SummaryWriter(str(directory))])
+
+
+def import_tensorboard() -> Any:
+    """Returns clu.metric_writers, which imports TensorFlow.
+
+    Raises:
+        ValueError: TensorFlow or TensorBoard is not installed.
+    """
     try:
         from clu import metric_writers
     except ImportError as error:
-        raise RuntimeError(
+        raise ValueError(
             f"config.tensorboard needs TensorFlow and TensorBoard ({error}); install the extra "
             "rlsyn_jax[tensorflow] or leave it False: metrics.jsonl is written anyway"
         ) from error
-    return metric_writers.MultiWriter([writer, metric_writers.SummaryWriter(str(directory))])
+    return metric_writers
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:

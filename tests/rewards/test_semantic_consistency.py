@@ -42,6 +42,7 @@ def test_padding_does_not_matter():
     longer = ReferenceBank(
         jnp.concatenate([bank.features, jnp.ones((3, 2, 4))], 1),
         jnp.concatenate([bank.mask, jnp.zeros((3, 2), bool)], 1),
+        bank.identities,
     )
     samples = jnp.asarray(samples, jnp.float32)
     np.testing.assert_allclose(

@@ -1,0 +1,190 @@
+"""The page as a browser's parser reads it: complete, escaped, and fetching nothing."""
+
+import re
+from html.parser import HTMLParser
+
+import jinja2
+import pytest
+
+from rlsyn_jax.report.page import render_page
+
+PIXEL = "data:image/png;base64,iVBORw0KGgo="
+LINKS = ["../evaluate/metrics.json", "../adapt/model"]
+
+
+def make_content(**changes):
+    difference = {"mean": 0.034, "low": 0.012, "high": 0.0567}
+    cell = {"mean": 0.5, "low": 0.4321, "high": 0.6, "difference": None, "verdict": ""}
+    content = {
+        "title": "run one",
+        "subtitle": "faces: 9 people",
+        "summary": [
+            {"text": "better by far", "warning": False},
+            {"text": "not usable", "warning": True},
+        ],
+        "arms_text": "Every arm is equal.",
+        "metric_titles": ["mAP", "rank-1"],
+        "arms": [
+            {"title": "real only", "cells": [cell, cell]},
+            {
+                "title": "both",
+                "cells": [
+                    {**cell, "difference": difference, "verdict": "good"},
+                    {
+                        **cell,
+                        "difference": {"mean": -0.021, "low": -0.03, "high": -0.01},
+                        "verdict": "bad",
+                    },
+                ],
+            },
+        ],
+        "arm_charts": [{"image": PIXEL, "alt": "chart of mAP"}],
+        "grid_columns": "minmax(4rem, 7rem) 3fr 5fr 5fr",
+        "people": [
+            {
+                "name": "ann",
+                "strips": [
+                    {"image": PIXEL, "kind": kind, "width": 146}
+                    for kind in ("real", "cold start", "after RL")
+                ],
+            }
+        ],
+        "verdicts": ["They are."],
+        "synthetic_titles": ["identity, %", "near copies"],
+        "synthetic_rows": [
+            {
+                "title": "after RL",
+                "cells": [
+                    {"value": "91.0", "interval": "88.0 to 93.0"},
+                    {"value": 0, "interval": ""},
+                ],
+            }
+        ],
+        "learning_warnings": ["Iteration 5: something fell."],
+        "curve_charts": [{"image": PIXEL, "alt": "curves", "caption": "What they mean."}],
+        "privacy_text": "Nearest images.",
+        "distance_chart": PIXEL,
+        "pair_groups": [{"title": "closest", "pairs": [{"image": PIXEL, "caption": "0.123"}]}],
+        "map": PIXEL,
+        "map_text": "Ten people.",
+        "facts": [("Devices", "8 x cpu")],
+        "timing": [("adapt", "2 min 05 s")],
+        "files": [{"link": link, "what": f"what {link} is"} for link in LINKS],
+        "configuration": '{"seed": 0}',
+    }
+    return {**content, **changes}
+
+
+class Page(HTMLParser):
+    """Collects tags and text, and proves that every tag that opens is closed."""
+
+    EMPTY = {"meta", "img", "br", "hr", "input", "link"}
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.words, self.open, self.declarations = [], [], [], []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_decl(self, declaration):
+        self.declarations.append(declaration)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in self.EMPTY:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data.strip())
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    @property
+    def text(self):
+        return " ".join(word for word in self.words if word)
+
+
+def test_everything_in_the_content_is_on_the_page():
+    html = render_page(make_content())
+    page = Page(html)
+    assert page.declarations == ["doctype html"] and "utf-8" in html
+    assert page.all("html") == [{"lang": "en"}]
+
+    def strings(value):
+        if isinstance(value, dict):
+            value = [v for k, v in value.items() if k not in ("image", "width", "kind", "alt")]
+        if isinstance(value, list | tuple):
+            return [text for part in value for text in strings(part)]
+        return [value] if isinstance(value, str) else []
+
+    shown = make_content(distance_chart="", map="m")
+    for text in strings({**shown, "map": "", "grid_columns": ""}):
+        if text not in ("good", "bad"):
+            assert text in page.text
+    assert "minmax(4rem, 7rem) 3fr 5fr 5fr" in html
+    # Chart, three strips, curves, distances, one pair, the map.
+    images = page.all("img")
+    assert len(images) == 8 and all(image["alt"] for image in images)
+    assert [i["style"] for i in images if "style" in i] == ["max-width: 146px"] * 3
+
+
+def test_numbers_are_percent_with_signs_and_coloured_by_their_verdict():
+    html = render_page(make_content())
+    text = Page(html).text
+    assert "50.0 43.2 to 60.0" in text
+    assert "+3.4 (+1.2 to +5.7)" in text and "−2.1 (−3.0 to −1.0)" in text
+    assert re.search(r'class="good">\+3\.4', html) and re.search(r'class="bad">−2\.1', html)
+    # Rows without a difference have none.
+    assert html.count('class="good"') == html.count('class="bad"') == 1
+
+
+def test_the_page_fetches_nothing_and_links_only_to_itself_and_the_listed_files():
+    html = render_page(make_content())
+    page = Page(html)
+    assert not re.search(r"(https?|file|ftp):|//|@import|url\(", html)
+    assert not page.all("script") and not page.all("link") and not page.all("iframe")
+    for _, attributes in page.tags:
+        assert not {"srcset", "data", "action", "poster", "background"} & set(attributes)
+        assert attributes.get("src", "data:").startswith("data:")
+    targets = [a["href"] for a in page.all("a")]
+    inside = [target[1:] for target in targets if target.startswith("#")]
+    assert set(inside) <= {a["id"] for _, a in page.tags if "id" in a} and len(inside) == 6
+    assert [target for target in targets if not target.startswith("#")] == LINKS
+
+
+@pytest.mark.parametrize("place", ["title", "subtitle", "configuration", "map_text"])
+def test_markup_in_the_content_is_shown_and_not_run(place):
+    nasty = '<script src="x">alert(1)</script> & "quotes"'
+    page = Page(render_page(make_content(**{place: nasty})))
+    assert not page.all("script") and nasty in page.text
+
+
+def test_a_name_with_quotes_stays_inside_its_attribute():
+    people = make_content()["people"]
+    people[0]["name"] = '"><img src=x onerror=alert(1)>'
+    page = Page(render_page(make_content(people=people)))
+    assert all("onerror" not in image for image in page.all("img"))
+    assert page.all("img")[1]["alt"] == '"><img src=x onerror=alert(1)>, real'
+
+
+def test_warnings_are_marked():
+    classes = [a["class"] for a in Page(render_page(make_content())).all("p") if "class" in a]
+    assert classes.count("summary") == 1 and classes.count("summary warning") == 1
+
+
+def test_a_page_without_a_map_has_the_text_only():
+    page = Page(render_page(make_content(map="")))
+    assert len(page.all("img")) == 7 and "Ten people." in page.text
+
+
+@pytest.mark.parametrize("name", sorted(make_content()))
+def test_content_that_lacks_a_name_is_an_error_and_not_an_empty_place(name):
+    content = make_content()
+    del content[name]
+    with pytest.raises(jinja2.UndefinedError, match=f"'{name}' is undefined"):
+        render_page(content)

@@ -1,0 +1,273 @@
+"""Every shipped config is valid, every field is read by the program, every bad value is named."""
+
+import ast
+import inspect
+import math
+import runpy
+from pathlib import Path
+
+import pytest
+from ml_collections import ConfigDict
+
+import rlsyn_jax
+from rlsyn_jax.config import ConfigError, default_config, validate
+from rlsyn_jax.rewards.registry import resolve_reward
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+# The arguments each config file takes; FOLDER stands for a path.
+VARIANTS = {
+    "faces": ["orl", "lfw"],
+    "folder": ["FOLDER"],
+    "procedural_prior": [],
+    "quickstart": ["full", "ci"],
+}
+
+
+def paths(config, prefix=""):
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            yield from paths(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def changed(*changes):
+    """The default config with some dotted fields changed."""
+    config = default_config()
+    config.update_from_flattened_dict(dict(changes))
+    return config
+
+
+def test_the_table_of_configs_is_complete():
+    assert {path.stem for path in CONFIGS.glob("*.py")} == set(VARIANTS)
+
+
+@pytest.mark.parametrize(
+    ("name", "variant"),
+    [(name, variant) for name, variants in VARIANTS.items() for variant in [None, *variants]],
+)
+def test_every_config_is_valid_and_adds_no_field(tmp_path, name, variant):
+    get_config = runpy.run_path(str(CONFIGS / f"{name}.py"))["get_config"]
+    arguments = [] if variant is None else [variant.replace("FOLDER", str(tmp_path))]
+    config = get_config(*arguments)
+    validate(config)
+    assert set(paths(config)) <= set(paths(default_config()))
+    if variant == "FOLDER":
+        assert config.data.path == str(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["faces", "quickstart"])
+def test_unknown_variants_are_refused_by_name(name):
+    get_config = runpy.run_path(str(CONFIGS / f"{name}.py"))["get_config"]
+    with pytest.raises(ValueError, match=f"configs/{name}.py:huge is not known"):
+        get_config("huge")
+
+
+def test_a_config_file_cannot_misspell_a_field():
+    config = default_config()
+    with pytest.raises(AttributeError, match="stepz"):
+        config.adapt.stepz = 3
+    config.rewards.fairness = ConfigDict({"function": "a:b", "weight": 1.0, "options": {}})
+
+
+class Reads(ast.NodeVisitor):
+    """The (section, field) pairs that a module reads from a config.
+
+    A section is followed from `config.section`, through names it is assigned to, to the attribute
+    or key that is read from it. Where a section's name is a variable, every section counts; where a
+    field's name is one, the fields of the package's dataclasses count.
+    """
+
+    def __init__(self, sections, dataclass_fields):
+        self.sections, self.dataclass_fields = sections, dataclass_fields
+        self.names, self.pairs = {"config": {""}}, set()
+
+    def found(self, node):
+        """Returns the sections that an expression may be; "" is the whole config."""
+        if isinstance(node, ast.Name):
+            return self.names.get(node.id, set())
+        if isinstance(node, ast.Attribute):
+            return self.below(self.found(node.value), {node.attr})
+        if isinstance(node, ast.Subscript):
+            names = {node.slice.value} if isinstance(node.slice, ast.Constant) else None
+            return self.below(self.found(node.value), names)
+        return set()
+
+    def below(self, sections, names):
+        inside = set()
+        for section in sections:
+            prefix = f"{section}." if section else ""
+            below = {s for s in self.sections if s.rpartition(".")[0] == section and s}
+            inside |= {s for s in below if names is None or s.removeprefix(prefix) in names}
+            self.pairs |= {(section, name) for name in names or self.dataclass_fields}
+        return inside
+
+    def assign(self, target, value):
+        if isinstance(target, ast.Name):
+            self.names.setdefault(target.id, set()).update(self.found(value))
+        elif isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+            for one, other in zip(target.elts, value.elts):
+                self.assign(one, other)
+
+    def visit_Assign(self, node):
+        for target in node.targets:
+            self.assign(target, node.value)
+        self.generic_visit(node)
+
+    def visit_Attribute(self, node):
+        self.found(node)
+        self.generic_visit(node)
+
+    def visit_Subscript(self, node):
+        self.found(node)
+        self.generic_visit(node)
+
+
+def sections_of(config, prefix=""):
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            yield prefix + name
+            yield from sections_of(value, f"{prefix}{name}.")
+
+
+def is_dataclass(owner):
+    return any("dataclasses.dataclass" in ast.unparse(d) for d in owner.decorator_list)
+
+
+def unread_fields(config):
+    """Returns the fields that no module reads, config.py (definition and checks) aside."""
+    package = Path(rlsyn_jax.__file__).parent
+    trees = [
+        ast.parse(path.read_text())
+        for path in sorted(package.rglob("*.py"))
+        if path != package / "config.py"
+    ]
+    dataclass_fields = {
+        node.target.id
+        for tree in trees
+        for owner in ast.walk(tree)
+        if isinstance(owner, ast.ClassDef) and is_dataclass(owner)
+        for node in owner.body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    }
+    pairs = set()
+    for tree in trees:
+        reads = Reads(set(sections_of(config)), dataclass_fields)
+        reads.visit(tree)
+        reads.visit(tree)  # Names that are assigned below their use in the file.
+        pairs |= reads.pairs
+    options = set()
+    for name, reward in config.rewards.items():
+        parameters = inspect.signature(resolve_reward(reward.function)).parameters
+        options |= {(f"rewards.{name}.options", option) for option in parameters}
+    return [
+        path
+        for path in paths(config)
+        if (path.rpartition(".")[0], path.rpartition(".")[2]) not in pairs | options
+    ]
+
+
+def test_every_field_is_read_by_the_program():
+    assert unread_fields(default_config()) == []
+
+
+@pytest.mark.parametrize(
+    ("section", "name"),
+    [("adapt", "unheard_of"), ("report", "size"), ("reinforce", "stem"), ("recognize", "eta")],
+)
+def test_a_field_that_nothing_reads_is_found(section, name):
+    config = default_config()
+    with config.unlocked():
+        config[section][name] = 1
+    assert unread_fields(config) == [f"{section}.{name}"]
+
+
+def test_an_option_that_its_reward_does_not_take_is_found():
+    config = default_config()
+    with config.unlocked():
+        config.rewards.coverage.options.colour = "red"
+    assert unread_fields(config) == ["rewards.coverage.options.colour"]
+
+
+def leaves(kind):
+    """Fields of one type, but those of the rewards, whose functions check them."""
+    config = default_config()
+    flat = dict(zip(paths(config), (config_value(config, path) for path in paths(config))))
+    return [p for p, v in flat.items() if type(v) is kind and not p.startswith("rewards.")]
+
+
+def config_value(config, path):
+    for part in path.split("."):
+        config = config[part]
+    return config
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
+@pytest.mark.parametrize("path", leaves(float))
+def test_no_fraction_may_be_negative_or_not_finite(path, value):
+    with pytest.raises(ConfigError, match=f"config.{path} is {value}; it must be"):
+        validate(changed((path, value)))
+
+
+@pytest.mark.parametrize("path", leaves(int))
+def test_no_whole_number_may_be_negative(path):
+    with pytest.raises(ConfigError, match=f"config.{path} is -1; it must be"):
+        validate(changed((path, -1)))
+
+
+# Names and places, which are whatever the user says.
+FREE = {"name", "data.path", "data.cache", "general_data.path", "general_data.cache",
+        "pretrain.source", "pretrain.cache"}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", sorted(set(leaves(str)) - FREE))
+def test_no_choice_may_be_unknown(path):
+    with pytest.raises(ConfigError, match=f"config.{path} is 'nonsense'; it must be"):
+        validate(changed((path, "nonsense")))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "others"),
+    [
+        ("seed", 2**32, []),
+        ("fsdp", 0, []),
+        ("image.channels", 2, []),
+        ("image.channels", 1, []),
+        ("image.size", 30, []),
+        ("data.source", "tfds", []),
+        ("data.path", "", [("data.source", "folder")]),
+        ("data.num_identities", 1, []),
+        ("data.images_per_identity", 3, []),
+        ("general_data.identity_offset", 20, []),
+        ("split.held_out_fraction", 1.0, []),
+        ("split.closed_images", 0, []),
+        ("generator.width", 130, []),
+        ("generator.width", 132, [("generator.num_heads", 5)]),
+        ("generator.num_timesteps", 1, []),
+        ("pretrain.checkpoint_every", 0, []),
+        ("pretrain.class_dropout", 1.5, []),
+        ("adapt.learning_rate", 0.0, []),
+        ("adapt.lora_rank", 0, []),
+        ("reinforce.eta", 0.0, []),
+        ("reinforce.minibatches", 3, []),
+        ("reinforce.num_steps", 1, []),
+        ("reinforce.num_steps", 2000, []),
+        ("reinforce.clip_range", 0.0, []),
+        ("synthesize.num_steps", 2000, []),
+        ("synthesize.eta", 1.5, []),
+        ("recognize.arms", (), []),
+        ("recognize.arms", ("real", "unreal"), []),
+        ("recognize.arms", ("real", "real"), []),
+        ("recognize.synthetic_per_identity", 4, []),
+        ("recognize.candidates_per_identity", 1, []),
+        ("evaluate.verification_pairs", 30, []),
+        ("evaluate.verification_pairs", 0, []),
+    ],
+)
+def test_values_that_cannot_work_are_named(path, value, others):
+    with pytest.raises(ConfigError, match=f"config.{path} is .*; it must be"):
+        validate(changed((path, value), *others))
+
+
+def test_the_default_config_is_valid():
+    validate(default_config())

@@ -1,0 +1,96 @@
+"""Learning rates at the ends of their ramps, and updates against the formulas in NumPy."""
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from rlsyn_jax.training.optimizers import DECAYS, make_optimizer, make_schedule
+
+
+def rates(steps, **options):
+    schedule = make_schedule(learning_rate=0.4, total_steps=12, **options)
+    return np.array([schedule(step) for step in steps])
+
+
+@pytest.mark.parametrize("decay", DECAYS)
+@pytest.mark.parametrize("warmup", [1, 4])
+def test_warm_up_rises_by_equal_parts_from_the_first_update_to_the_peak(decay, warmup):
+    ramp = rates(range(warmup), warmup_steps=warmup, decay=decay)
+    np.testing.assert_allclose(ramp, 0.4 * np.arange(1, warmup + 1) / warmup, rtol=1e-6)
+    np.testing.assert_allclose(rates([warmup], warmup_steps=warmup, decay=decay), 0.4, rtol=1e-6)
+
+
+@pytest.mark.parametrize("warmup", [0, 4])
+def test_decay_starts_at_the_peak_and_ends_at_zero_as_its_formula(warmup):
+    steps = np.arange(warmup, 13)
+    share = (steps - warmup) / (12 - warmup)
+    for decay, expected in {
+        "constant": np.full(len(steps), 0.4),
+        "linear": 0.4 * (1 - share),
+        "cosine": 0.4 * (1 + np.cos(np.pi * share)) / 2,
+    }.items():
+        got = rates(steps, warmup_steps=warmup, decay=decay)
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-8)
+    np.testing.assert_allclose(rates([40], warmup_steps=warmup, decay="linear"), 0, atol=1e-8)
+
+
+def run(gradients, start, **options):
+    optimizer = make_optimizer(warmup_steps=2, total_steps=9, learning_rate=0.1, **options)
+    params, trail = jnp.asarray(start), []
+    state = optimizer.init(params)
+    for gradient in gradients:
+        updates, state = optimizer.update(jnp.asarray(gradient), state, params)
+        params = optax.apply_updates(params, updates)
+        trail.append(params)
+    return np.array(trail)
+
+
+GRADIENTS = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+START = np.array([1.0, -2.0, 0.5, 3.0], np.float32)
+RATES = (0.05, 0.1, 0.1)
+
+
+def test_adamw_equals_its_formula_with_decay_apart_from_the_moments():
+    b1, b2, weight_decay = 0.8, 0.95, 0.3
+    got = run(GRADIENTS, START, weight_decay=weight_decay, b1=b1, b2=b2)
+    value, first, second = np.float64(START), 0.0, 0.0
+    for step, (gradient, rate) in enumerate(zip(np.float64(GRADIENTS), RATES), 1):
+        first = b1 * first + (1 - b1) * gradient
+        second = b2 * second + (1 - b2) * gradient**2
+        move = first / (1 - b1**step) / (np.sqrt(second / (1 - b2**step)) + 1e-8)
+        value = value - rate * (move + weight_decay * value)
+        np.testing.assert_allclose(got[step - 1], value, rtol=1e-5)
+
+
+def test_sgd_equals_its_formula_with_decay_in_the_gradient():
+    got = run(GRADIENTS, START, name="sgd", momentum=0.7, weight_decay=0.3)
+    value, velocity = np.float64(START), 0.0
+    for step, (gradient, rate) in enumerate(zip(np.float64(GRADIENTS), RATES)):
+        velocity = 0.7 * velocity + gradient + 0.3 * value
+        value = value - rate * velocity
+        np.testing.assert_allclose(got[step], value, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [0.1, 10.0])
+def test_only_a_gradient_longer_than_the_clip_is_shortened_to_it(scale):
+    gradient = scale * GRADIENTS[:1] / np.linalg.norm(GRADIENTS[0])
+    moved = START - run(gradient, START, name="sgd", gradient_clip=1.5)[0]
+    np.testing.assert_allclose(np.linalg.norm(moved), 0.05 * min(scale, 1.5), rtol=1e-4)
+    np.testing.assert_allclose(moved / np.linalg.norm(moved), gradient[0] / scale, atol=1e-4)
+
+
+def test_the_clip_is_of_all_leaves_together():
+    optimizer = make_optimizer(
+        learning_rate=1.0, warmup_steps=0, total_steps=1, name="sgd", gradient_clip=1.0
+    )
+    gradients = {"a": jnp.array([3.0]), "b": jnp.array([4.0])}
+    updates, _ = optimizer.update(gradients, optimizer.init(gradients), gradients)
+    np.testing.assert_allclose([updates["a"][0], updates["b"][0]], [-0.6, -0.8], rtol=1e-6)
+
+
+def test_mistakes_are_told():
+    with pytest.raises(ValueError, match=r"decay is 'step'.*'cosine'"):
+        make_schedule(learning_rate=1.0, warmup_steps=0, total_steps=1, decay="step")
+    with pytest.raises(ValueError, match=r"optimizer is 'adam'.*'adamw', 'sgd'"):
+        make_optimizer(learning_rate=1.0, warmup_steps=0, total_steps=1, name="adam")
