@@ -30,9 +30,10 @@ def get_config(size="full"):
     config.adapt.warmup_steps = 20
     config.adapt.ema_decay = 0.98
 
-    config.reinforce.iterations = 12
-    config.reinforce.evaluate_every = 4
+    config.reinforce.iterations = 20
+    config.reinforce.evaluate_every = 5
     config.synthesize.images = 8
+    config.synthesize.num_steps = 40
     config.recognize.steps = 150
 
     if size == "ci":

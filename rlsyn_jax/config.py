@@ -82,19 +82,19 @@ def default_config() -> ConfigDict:
     config.reinforce.samples = 8  # Samples an identity; leave-one-out credit needs 3.
     # The policy: the rollout's denoising steps, and which of them have noise and train.
     config.reinforce.transition = "ddim"  # ddim | ancestral (the schedule's larger variance)
-    config.reinforce.num_steps = 10  # Denoising steps of a rollout.
+    config.reinforce.num_steps = 8  # Denoising steps of a rollout.
     config.reinforce.eta = 1.0  # Noise of ddim, (0, 1].
     config.reinforce.guidance_scale = 1.0  # Part of the policy; 1 = none.
     config.reinforce.unconditional = "trained"  # trained | detached: guidance's other branch.
     config.reinforce.trained_steps = "noisiest"  # all | fraction | noisiest | random | window
-    config.reinforce.num_trained_steps = 5  # Of noisiest, random and window.
+    config.reinforce.num_trained_steps = 3  # Of noisiest, random and window.
     config.reinforce.trained_fraction = 1.0  # Of fraction, (0, 1].
     config.reinforce.window_iterations = 5  # Iterations before a window moves by one step.
-    config.reinforce.deterministic_elsewhere = False  # No noise in steps that do not train.
+    config.reinforce.deterministic_elsewhere = True  # No noise in steps that do not train.
     config.reinforce.sigma_floor = 0.01  # Steps with less noise never train; images are in [-1, 1].
     # The update.
     config.reinforce.inner_epochs = 1  # Passes over a batch of trajectories.
-    config.reinforce.minibatches = 2  # Updates of one pass; divides identities * samples.
+    config.reinforce.minibatches = 1  # Updates of one pass; divides identities * samples.
     config.reinforce.micro_batch = 0  # Transitions a pass; 0 = a minibatch's samples at one step.
     # On the importance ratio. Of mean log-probabilities it stands for clip_range * D on the joint
     # density of D latent dimensions: scale it with 1 / D, or with log_prob_reduce = "sum" do not.
@@ -103,13 +103,14 @@ def default_config() -> ConfigDict:
     config.reinforce.ratio_tolerance = 1e-4  # Of the first ratio, which must be 1.
     config.reinforce.kl_weight = 0.0  # KL to the cold start.
     config.reinforce.kl_space = "x"  # x (closed form) | epsilon (DPOK's surrogate)
-    config.reinforce.trainable = "all"
+    config.reinforce.trainable = "class_embedding"  # class_embedding | adaln | lora | all
     config.reinforce.lora_rank = 4
-    config.reinforce.learning_rate = 3e-5
+    config.reinforce.learning_rate = 1e-2  # Of class rows; the whole network needs 1e-5 to 1e-4.
+    config.reinforce.decay = "cosine"  # constant | linear | cosine, of the learning rate.
     config.reinforce.gradient_clip = 1.0
     config.reinforce.ema_decay = 0.9
     # Advantages.
-    config.reinforce.normalise_over = "batch"  # batch (equation 10) | identity | running
+    config.reinforce.normalise_over = "identity"  # batch (equation 10) | identity | running
     config.reinforce.statistics_momentum = 0.9  # Of running statistics.
     config.reinforce.baseline = "mean"  # mean | leave_one_out
     config.reinforce.deviation_floor = 0.0  # An identity's deviation, as a share of the batch's.
@@ -293,6 +294,7 @@ _CHOICES = {
     "adapt.weighting": ("min_snr", "uniform"),
     "adapt.trainable": ("class_embedding", "adaln", "lora", "all"),
     "adapt.class_rows": ("zero", "normal", "mean"),
+    "reinforce.decay": ("constant", "linear", "cosine"),
     "reinforce.algorithm": ("ddpo_is", "ddpo_sf", "dpok"),
     "reinforce.transition": ("ddim", "ancestral"),
     "reinforce.unconditional": ("trained", "detached"),

@@ -64,5 +64,8 @@ if __name__ == "__main__":
     flags.FLAGS.set_default("verbosity", logging.INFO)
     flags.FLAGS.set_default("logtostderr", True)
     # First of all: a config file may ask for the devices, which all processes must share by then.
-    join_processes()
+    try:
+        join_processes()
+    except ValueError as error:
+        sys.exit(f"error: {error}")
     app.run(main, flags_parser=parse_flags)

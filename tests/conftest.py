@@ -66,6 +66,8 @@ TINY = {
 class Program:
     """Starts `python -m rlsyn_jax.main` on the tiny quickstart."""
 
+    tiny_fields = TINY
+
     def __init__(self, cache: Path):
         """Keeps compiled programs in the folder `cache`."""
         self._environment = {

@@ -24,6 +24,7 @@ from PIL import Image
 from rlsyn_jax.data.identity_dataset import IdentityDataset
 from rlsyn_jax.data.image_decoding import decode_image
 from rlsyn_jax.training.atomic_files import storage_error, write_bytes, write_text
+from rlsyn_jax.training.processes import is_primary
 
 MANIFEST = "manifest.parquet"
 _JOURNAL = "journal.jsonl"
@@ -147,6 +148,8 @@ class SyntheticDatasetWriter:
                 self.records[key] = row
 
     def _append(self, row: dict) -> None:
+        if not is_primary():
+            return
         try:
             with open(self._journal, "ab") as file:
                 file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")

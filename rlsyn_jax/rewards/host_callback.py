@@ -16,8 +16,8 @@ def on_host(function: Callable) -> Callable:
     """Makes a reward of a function of NumPy arrays.
 
     The price: every iteration waits while the embeddings travel to the host, the function runs
-    there on one thread, and its result travels back; the devices stand still meanwhile. With
-    several processes each calls the function on all samples, so it must be deterministic.
+    there on one thread, and its result travels back; the devices stand still meanwhile. It serves
+    one process with any number of devices, not a run of several processes.
 
     Args:
         function: (embeddings float32 [i, g, d], features float32 [i, r, d], mask bool [i, r],

@@ -48,6 +48,8 @@ def update_statistics(
     """
     count = statistics.count + 1
     weight = (1 - momentum) / (1 - jnp.float32(momentum) ** count)
+    # Rounding would leave a trace of the squared distance from the initial mean, 0.
+    weight = jnp.where(count == 1, 1.0, weight)
     mean, variance = {}, {}
     for name, values in raw.items():
         values = values.astype(jnp.float32)

@@ -34,7 +34,7 @@ from rlsyn_jax.stages.generator import image_shape
 from rlsyn_jax.stages.inputs import load_general, load_target, train_labels
 from rlsyn_jax.stages.stage_record import plain
 from rlsyn_jax.training.checkpoints import CheckpointStore
-from rlsyn_jax.training.meshes import make_mesh, replicated
+from rlsyn_jax.training.meshes import make_mesh, own_device, place, replicated
 from rlsyn_jax.training.metrics import Progress
 from rlsyn_jax.training.optimizers import make_optimizer, make_schedule
 
@@ -73,9 +73,8 @@ def load_extractor(config: ConfigDict, workdir: Path, name: str) -> Extractor:
         variables = jax.eval_shape(
             lambda: init_recognizer(model, jax.random.key(0), image_shape(config), 1)
         )
-        device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         target = jax.tree.map(
-            lambda value: jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=device),
+            lambda value: jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=own_device()),
             {
                 "params": {"backbone": variables["params"]["backbone"]},
                 "batch_stats": variables["batch_stats"],
@@ -144,12 +143,12 @@ def _train(
         schedule=make_schedule(**rate),
     )
     pool = ImagePool(jnp.asarray(images), make_identity_table(labels, num_identities))
-    state, pool = jax.device_put((state, pool), replicated(mesh))
+    state, pool = place((state, pool), replicated(mesh))
     counts = np.bincount(labels)
     # A person with one image says nothing about what changes between images of a person.
     several = np.flatnonzero(counts >= 2)
     candidates = several if len(several) >= settings.identities_per_batch else np.unique(labels)
-    candidates = jax.device_put(jnp.asarray(candidates), replicated(mesh))
+    candidates = place(jnp.asarray(candidates), replicated(mesh))
     progress = Progress(f"extractor {name}", settings.steps, every_seconds=config.log_every_seconds)
     for done in range(1, settings.steps + 1):
         state, metrics = step(state, pool, None, candidates)

@@ -21,7 +21,7 @@ from rlsyn_jax.stages.stage_record import StageRecord, plain
 from rlsyn_jax.training.checkpoints import CheckpointStore, restore_params
 from rlsyn_jax.training.denoising import make_denoising_step
 from rlsyn_jax.training.image_grids import make_grid, save_png
-from rlsyn_jax.training.meshes import parameter_shardings, replicated
+from rlsyn_jax.training.meshes import parameter_shardings, place, replicated
 from rlsyn_jax.training.metrics import Progress, create_metric_writer
 from rlsyn_jax.training.optimizers import make_optimizer
 from rlsyn_jax.training.train_state import create_train_state
@@ -133,9 +133,9 @@ def train_denoising(
     )
     if class_embedding_rate != 1:
         optimizer = optax.chain(optimizer, scale_class_rows(class_embedding_rate))
-    trained = jax.device_put(trained, parameter_shardings(mesh, trained))
-    frozen = jax.device_put(frozen, parameter_shardings(mesh, frozen))
-    key = jax.device_put(jax.random.key(seed + 1), replicated(mesh))
+    trained = place(trained, parameter_shardings(mesh, trained))
+    frozen = place(frozen, parameter_shardings(mesh, frozen))
+    key = place(jax.random.key(seed + 1), replicated(mesh))
     state = create_train_state(trained, optimizer, key, mesh)
     step = make_denoising_step(
         lambda params, x, t, y: model.apply({"params": params}, x, t, y),

@@ -36,6 +36,7 @@ from rlsyn_jax.stages.stage_record import StageRecord, fingerprint, plain
 from rlsyn_jax.training.atomic_files import storage_error
 from rlsyn_jax.training.checkpoints import restore_params
 from rlsyn_jax.training.meshes import make_mesh
+from rlsyn_jax.training.processes import agreed, barrier, is_primary
 from rlsyn_jax.training.trainable import merge, split
 
 FIELDS = (
@@ -94,10 +95,13 @@ def prior_fingerprint(config: ConfigDict) -> str:
 def _train_or_fetch(config: ConfigDict, record: StageRecord) -> None:
     model = record.directory / "model"
     kept = Path(config.pretrain.cache) / prior_fingerprint(config) / "model"
-    if config.pretrain.cache and kept.is_dir():
+    # Another run may put it there at any moment.
+    if config.pretrain.cache and agreed(kept.is_dir()):
         logging.info("pretrain: the prior of this config was trained before, in %s", kept)
-        shutil.rmtree(model, ignore_errors=True)
-        shutil.copytree(kept, model)
+        if is_primary():
+            shutil.rmtree(model, ignore_errors=True)
+            shutil.copytree(kept, model)
+        barrier("pretrain: the prior is copied")
         return
     dataset = load_general(config, record.directory.parent)
     classes = dataset.num_identities
@@ -116,7 +120,7 @@ def _train_or_fetch(config: ConfigDict, record: StageRecord) -> None:
         seed=_SEED,
     )
     save_model(record, config, merge(last, frozen), merge(average, frozen))
-    if config.pretrain.cache:
+    if config.pretrain.cache and is_primary():
         _keep(model, kept)
 
 

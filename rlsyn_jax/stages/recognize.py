@@ -30,7 +30,7 @@ from rlsyn_jax.stages.generator import image_shape
 from rlsyn_jax.stages.inputs import TARGET_FIELDS, load_target, train_labels
 from rlsyn_jax.stages.stage_record import StageRecord, plain
 from rlsyn_jax.training.checkpoints import CheckpointStore
-from rlsyn_jax.training.meshes import make_mesh, replicated
+from rlsyn_jax.training.meshes import make_mesh, place, replicated
 from rlsyn_jax.training.metrics import Progress, create_metric_writer
 from rlsyn_jax.training.optimizers import make_optimizer, make_schedule
 
@@ -59,7 +59,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     for source in sorted({SOURCES[arm] for arm in config.recognize.arms if SOURCES[arm]}):
         synthetic, _ = load_synthetic(workdir / "synthesize" / source)
         pools[source] = _pool(synthetic.images, synthetic.identities, num_identities)
-    pools = jax.device_put(pools, replicated(mesh))
+    pools = place(pools, replicated(mesh))
     steps = {arm: _make_step(config, mesh, arm) for arm in config.recognize.arms}
     for seed in range(config.recognize.seeds):
         for arm in config.recognize.arms:
@@ -181,7 +181,7 @@ def _train(config, workdir, record, seed, arm, step, pools, num_identities, mesh
         if store.latest_step() == recognize.steps:
             return
         state = _initial_state(config, workdir, seed, num_identities)
-        state = jax.device_put(state, replicated(mesh))
+        state = place(state, replicated(mesh))
         if store.latest_step() is not None:
             state, _, _ = store.restore(state)
         start = int(state.step)
@@ -193,7 +193,7 @@ def _train(config, workdir, record, seed, arm, step, pools, num_identities, mesh
                 num_identities - len(candidates),
                 num_identities,
             )
-        candidates = jax.device_put(jnp.asarray(candidates), replicated(mesh))
+        candidates = place(jnp.asarray(candidates), replicated(mesh))
         writer = create_metric_writer(
             _folder(workdir, seed, arm).parent, resume_step=start, tensorboard=config.tensorboard
         )

@@ -40,9 +40,17 @@ from rlsyn_jax.stages.inputs import TARGET_FIELDS, load_target, train_labels
 from rlsyn_jax.stages.stage_record import StageRecord, plain
 from rlsyn_jax.training.atomic_files import write_json
 from rlsyn_jax.training.checkpoints import CheckpointStore
-from rlsyn_jax.training.meshes import batch_sharding, make_mesh, parameter_shardings, replicated
+from rlsyn_jax.training.meshes import (
+    batch_sharding,
+    make_mesh,
+    on_this_process,
+    parameter_shardings,
+    place,
+    replicated,
+)
 from rlsyn_jax.training.metrics import Progress, create_metric_writer, read_metrics
 from rlsyn_jax.training.optimizers import make_optimizer
+from rlsyn_jax.training.processes import agreed
 from rlsyn_jax.training.train_state import create_train_state
 from rlsyn_jax.training.trainable import merge, split
 
@@ -106,8 +114,9 @@ def run(config: ConfigDict, workdir: Path) -> None:
 
         def evaluate(state: PolicyState, number: int) -> dict[str, float]:
             """Measures the averaged generator, writes its samples, keeps its weights."""
-            params = merge(state.ema_params, policy.frozen)
-            values = measure(params)
+            params = on_this_process(merge(state.ema_params, policy.frozen))
+            # What is decided by them must be decided alike.
+            values = agreed(measure(params))
             values["reward/total"] = total_reward(
                 values, history[0] if history else values, policy.weights
             )
@@ -183,9 +192,9 @@ def make_policy(config: ConfigDict, workdir: Path, mesh: Mesh) -> Policy:
         lora_rank=reinforce.lora_rank,
         key=jax.random.key(config.seed + 3),
     )
-    trained = jax.device_put(trained, parameter_shardings(mesh, trained))
-    frozen = jax.device_put(frozen, parameter_shardings(mesh, frozen))
-    bank = jax.device_put(bank.padded_to(mesh.size), batch_sharding(mesh))
+    trained = place(trained, parameter_shardings(mesh, trained))
+    frozen = place(frozen, parameter_shardings(mesh, frozen))
+    bank = place(bank.padded_to(mesh.size), batch_sharding(mesh))
     reference = {}
     if reinforce.kl_weight > 0:
         # Buffers of its own, since the state's are donated. Without its low-rank pairs the adapted
@@ -195,7 +204,7 @@ def make_policy(config: ConfigDict, workdir: Path, mesh: Mesh) -> Policy:
         learning_rate=reinforce.learning_rate,
         warmup_steps=0,
         total_steps=reinforce.iterations * reinforce.inner_epochs * reinforce.minibatches,
-        decay="constant",
+        decay=reinforce.decay,
         gradient_clip=reinforce.gradient_clip,
     )
     value_optimizer = make_value_optimizer(reinforce.value_learning_rate)
@@ -336,7 +345,7 @@ def create_policy_state(
     """Returns the state of iteration 0 on the mesh."""
     whole = replicated(mesh)
     state = create_train_state(
-        trained, optimizer, jax.device_put(jax.random.key(config.seed + 4), whole), mesh
+        trained, optimizer, place(jax.random.key(config.seed + 4), whole), mesh
     )
     value = None
     if settings.value_steps:
@@ -347,7 +356,7 @@ def create_policy_state(
             settings.image_shape,
         )
     names = [name for name, reward in config.rewards.items() if reward.weight != 0]
-    extra = jax.device_put({"statistics": initial_statistics(names), "value": value}, whole)
+    extra = place({"statistics": initial_statistics(names), "value": value}, whole)
     parts = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
     return PolicyState(**parts, **extra)
 

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from rlsyn_jax import config as configuration
 from rlsyn_jax.training.atomic_files import write_json
+from rlsyn_jax.training.processes import barrier
 
 
 class StageError(RuntimeError):
@@ -76,6 +77,7 @@ class StageRecord:
         old = _read(self._path)
         if old and set(self.directory.iterdir()) == {self._path}:
             old = None  # A run that was stopped before it made anything binds nobody.
+        barrier(f"{stage}: every process has seen the folder as it was")
         if old and old["fingerprint"] != self._content["fingerprint"]:
             raise StageError(_changes(self.directory, stage, old, self._content))
         self.complete = bool(old and old["complete"])
@@ -104,6 +106,7 @@ class StageRecord:
         """Marks the stage complete; call when everything is on disk."""
         self.note_time()
         write_json(self._path, {**self._content, "complete": True, "seconds": self.seconds})
+        barrier(f"{self.stage}: everything is on disk")
         logging.info("%s: done in %.0f s", self.stage, self.seconds)
 
 

@@ -27,6 +27,7 @@ from rlsyn_jax.stages.reinforce import resolve_rewards
 from rlsyn_jax.stages.stage_record import StageRecord
 from rlsyn_jax.training.atomic_files import write_json
 from rlsyn_jax.training.metrics import Progress
+from rlsyn_jax.training.processes import barrier
 
 FIELDS = (*TARGET_FIELDS, "generator", "synthesize", "rewards")
 # Folder of a synthetic data set, and the stage whose generator makes it.
@@ -99,6 +100,7 @@ def _write_dataset(
     writer = SyntheticDatasetWriter(
         directory, identity_names=identity_names, image_format=settings.image_format
     )
+    barrier(f"synthesize {name}: every process has read the journal")
     sampler = make_sampler(
         config,
         num_classes,
@@ -171,6 +173,7 @@ def _write_dataset(
     writer.finish(
         card=_data_card(config, name, stage, counts, threshold), metadata={"config": config.name}
     )
+    barrier(f"synthesize {name}: the data set is on disk")
     return counts
 
 

@@ -1,4 +1,7 @@
-"""Files that are either whole or not there: written beside, synced, then renamed."""
+"""Files that are either whole or not there: written beside, synced, then renamed.
+
+Of several processes of a run the first one writes, and the others return.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ import secrets
 import shutil
 from pathlib import Path
 from typing import Any
+
+from rlsyn_jax.training.processes import is_primary
 
 
 class StorageError(OSError):
@@ -21,7 +26,11 @@ def write_bytes(path: str | Path, content: bytes) -> None:
     Raises:
         StorageError: the disk is full, or the folder cannot be written.
     """
-    path = Path(path)
+    if is_primary():
+        _write(Path(path), content)
+
+
+def _write(path: Path, content: bytes) -> None:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +80,7 @@ def check_writable(directory: str | Path, minimum_free_bytes: int) -> None:
     """
     directory = Path(directory)
     probe = directory / ".write_probe"
-    write_bytes(probe, b"probe")
+    _write(probe, b"probe")
     probe.unlink(missing_ok=True)  # Another process of the run may have been faster.
     check_room(directory, minimum_free_bytes, "a run")
 

@@ -10,14 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
 from rlsyn_jax.training.atomic_files import check_room
+from rlsyn_jax.training.meshes import own_device
 
 
 class CheckpointStore:
-    """Checkpoints of one folder; a context manager that waits for the last write at its end."""
+    """Checkpoints of one folder; a context manager that waits for the last write at its end.
+
+    All processes of a run make it, and save and restore together.
+    """
 
     def __init__(
         self, directory: str | Path, *, max_to_keep: int = 2, keep_period: int | None = None
@@ -61,7 +66,7 @@ class CheckpointStore:
 
         Args:
             step: number of the step, above those saved before.
-            state: pytree of arrays.
+            state: pytree of arrays, on a mesh or the same in every process.
             config: JSON-like record of the run.
             iterator_state: JSON-like position in the data.
             force: write also where the step exists.
@@ -74,6 +79,9 @@ class CheckpointStore:
         check_room(self._directory, 2 * size + 2**20, f"checkpoint {step}")
         if force and step in self._manager.all_steps():
             self._manager.delete(step)
+        if jax.process_count() > 1:
+            # Orbax refuses jax.Arrays that each process has for itself.
+            state = jax.tree.map(lambda v: np.asarray(v) if _is_own(v) else v, state)
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -122,6 +130,10 @@ class CheckpointStore:
         raise ValueError(f"no checkpoint of {self._directory} can be read: " + "; ".join(failures))
 
 
+def _is_own(value: Any) -> bool:
+    return isinstance(value, jax.Array) and value.is_fully_addressable
+
+
 def restore_params(path: str | Path, *, ema: bool = True) -> dict:
     """Loads a generator's or recogniser's parameters from any stage's checkpoint.
 
@@ -130,7 +142,7 @@ def restore_params(path: str | Path, *, ema: bool = True) -> dict:
         ema: the running average of the parameters, where the checkpoint has one.
 
     Returns:
-        Nested dict of arrays on the default device.
+        Nested dict of arrays on this process's first device. All processes of a run must call it.
 
     Raises:
         FileNotFoundError: nothing is there, or no checkpoint; says what was looked for.
@@ -153,9 +165,9 @@ def restore_params(path: str | Path, *, ema: bool = True) -> dict:
     name = "ema_params" if ema and "ema_params" in tree else "params"
     if name not in tree:
         raise ValueError(f"{step} holds {sorted(tree)}, but no params")
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     target = jax.tree.map(
-        lambda value: jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=device), tree[name]
+        lambda value: jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=own_device()),
+        tree[name],
     )
     return ocp.PyTreeCheckpointer().restore(
         step / "state",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 _SMALLEST_SPLIT = 2**14
@@ -58,3 +61,41 @@ def parameter_shardings(mesh: Mesh, params: Any) -> Any:
         return NamedSharding(mesh, PartitionSpec(*(None,) * longest, "fsdp"))
 
     return jax.tree.map(place, params)
+
+
+def place(tree: Any, shardings: Any) -> Any:
+    """Puts arrays on a mesh, which may have devices of other processes.
+
+    Args:
+        tree: pytree of arrays and typed keys that every process holds whole and alike.
+        shardings: one sharding for all, or a pytree of them.
+    """
+    if jax.process_count() == 1:
+        return jax.device_put(tree, shardings)
+
+    def put(value, sharding) -> jax.Array:
+        if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+            wrap = functools.partial(jax.random.wrap_key_data, impl=jax.random.key_impl(value))
+            whole = put(jax.random.key_data(value), sharding)
+            return jax.jit(wrap, out_shardings=sharding)(whole)
+        value = np.asarray(value)
+        return jax.make_array_from_callback(value.shape, sharding, lambda part: value[part])
+
+    if isinstance(shardings, jax.sharding.Sharding):
+        return jax.tree.map(lambda value: put(value, shardings), tree)
+    return jax.tree.map(put, tree, shardings)
+
+
+def on_this_process(tree: Any) -> Any:
+    """Returns what a process can compute with alone, of arrays on a mesh; all must call it.
+
+    Alone, a process has all devices, and the arrays stay where they are.
+    """
+    if jax.process_count() == 1:
+        return tree
+    return jax.tree.map(jnp.asarray, multihost_utils.process_allgather(tree, tiled=True))
+
+
+def own_device() -> jax.sharding.SingleDeviceSharding:
+    """Returns the sharding of an array on this process's first device."""
+    return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])

@@ -14,11 +14,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from absl import logging
 
 from rlsyn_jax.training.atomic_files import storage_error, write_text
+from rlsyn_jax.training.processes import barrier, is_primary
 
 
 class JsonlWriter:
@@ -122,12 +122,13 @@ def create_metric_writer(
     Raises:
         ValueError: TensorBoard is asked for and TensorFlow is not installed.
     """
-    if jax.process_index() > 0:
-        return _NullWriter()
-    # Where no step is done, what step 0 measured is measured again too.
-    resume_step = -1 if resume_step == 0 else resume_step
-    writer = JsonlWriter(Path(directory) / "metrics.jsonl", resume_step=resume_step)
-    if not tensorboard:
+    writer = _NullWriter()
+    if is_primary():
+        # Where no step is done, what step 0 measured is measured again too.
+        resume_step = -1 if resume_step == 0 else resume_step
+        writer = JsonlWriter(Path(directory) / "metrics.jsonl", resume_step=resume_step)
+    barrier(f"{directory}/metrics.jsonl")  # The others may read it now.
+    if not tensorboard or not is_primary():
         return writer
     writers = import_tensorboard()
     return writers.MultiWriter([writer, writers.SummaryWriter(str(directory))])

@@ -1,13 +1,21 @@
-"""How the processes of one run find each other."""
+"""How the processes of one run find each other, and what they do together.
+
+Every process runs the same program on the same files. Training is one computation on the devices of
+all; what is small (evaluation, pictures, the report) each process computes alone, and the first one
+writes it down.
+"""
 
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
 
 # Set by a launcher where a run has several processes; jax knows how to read the rest from it.
-_LAUNCHER_VARIABLES = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "TPU_WORKER_HOSTNAMES")
+# Slurm's is that of a step: in a batch script that srun did not start there is one process.
+_LAUNCHER_VARIABLES = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "TPU_WORKER_HOSTNAMES")
 # Named by hand where there is no launcher.
 _BY_HAND = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
@@ -16,20 +24,47 @@ def join_processes() -> None:
     """Joins the run's other processes, where the environment names any; before any device is used.
 
     Raises:
-        ValueError: only a part of what names the processes by hand is set.
+        ValueError: only a part of what names the processes by hand is set, or no numbers.
     """
     given = {name: os.environ[name] for name in _BY_HAND if name in os.environ}
     if given and len(given) < len(_BY_HAND):
-        raise ValueError(f"{sorted(given)} are set; set all of {', '.join(_BY_HAND)}, or none")
-    if given:
-        jax.distributed.initialize(
-            given["JAX_COORDINATOR_ADDRESS"],
-            num_processes=int(given["JAX_NUM_PROCESSES"]),
-            process_id=int(given["JAX_PROCESS_ID"]),
+        raise ValueError(
+            f"{', '.join(sorted(given))} is set; set all of {', '.join(_BY_HAND)}, or none"
         )
+    if given:
+        address, number, place = (given[name] for name in _BY_HAND)
+        if not (number.isdecimal() and place.isdecimal() and int(place) < int(number)):
+            raise ValueError(
+                f"JAX_NUM_PROCESSES is {number!r} and JAX_PROCESS_ID {place!r}; they must be whole "
+                "numbers, and the second one of 0 to the first less 1"
+            )
+        jax.distributed.initialize(address, num_processes=int(number), process_id=int(place))
         return
     for name in _LAUNCHER_VARIABLES:
         value = os.environ.get(name, "1")
         if value != "1" and not (name == "TPU_WORKER_HOSTNAMES" and "," not in value):
             jax.distributed.initialize()
             return
+
+
+def is_primary() -> bool:
+    """Whether this is the process that writes files; starts no devices where it is alone."""
+    return not jax.distributed.is_initialized() or jax.process_index() == 0
+
+
+def barrier(name: str) -> None:
+    """Waits until every process is here; `name` is the same in all."""
+    if jax.distributed.is_initialized():
+        multihost_utils.sync_global_devices(name)
+
+
+def agreed(values: Any) -> Any:
+    """Returns the first process's values in every process, so that all decide alike.
+
+    Args:
+        values: pytree of bools, ints or floats; among several processes, floats become float32.
+    """
+    if not jax.distributed.is_initialized():
+        return values
+    received = multihost_utils.broadcast_one_to_all(values)
+    return jax.tree.map(lambda value, new: type(value)(new), values, received)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from rlsyn_jax.training.meshes import replicated
+from rlsyn_jax.training.meshes import place, replicated
 
 
 @flax.struct.dataclass
@@ -56,7 +56,7 @@ def create_train_state(
         transform_non_params=lambda _: whole,
     )
     return TrainState(
-        step=jax.device_put(jnp.int32(0), whole),
+        step=place(jnp.int32(0), whole),
         params=jax.tree.map(jnp.copy, params),
         opt_state=jax.jit(optimizer.init, out_shardings=opt_shardings)(params),
         ema_params=jax.tree.map(jnp.copy, params),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from rlsyn_jax.rewards.reference_bank import build_reference_bank
+from rlsyn_jax.training.meshes import batch_sharding, make_mesh
 
 IDENTITIES = np.array([2, 0, 1, 0, 2, 2])
 
@@ -33,6 +34,34 @@ def test_take_reorders_inside_jit(features):
     taken = jax.jit(lambda bank, chosen: bank.take(chosen))(bank, jnp.array([2, 0]))
     np.testing.assert_array_equal(taken.features, np.asarray(bank.features)[[2, 0]])
     np.testing.assert_array_equal(taken.mask, np.asarray(bank.mask)[[2, 0]])
+    np.testing.assert_array_equal(taken.identities, [2, 0])
+    # The labels stay those of the whole bank.
+    assert taken.take(jnp.array([1, 1, 0])).identities.tolist() == [0, 0, 2]
+
+
+def test_rows_carry_their_labels(features):
+    bank = build_reference_bank(features, IDENTITIES, 3)
+    assert bank.identities.tolist() == [0, 1, 2] and bank.identities.dtype == jnp.int32
+
+
+@pytest.mark.parametrize(("multiple", "rows"), [(1, 3), (2, 4), (3, 3), (8, 8)])
+def test_padding_adds_empty_rows_behind(features, multiple, rows):
+    bank = build_reference_bank(features, IDENTITIES, 3)
+    padded = bank.padded_to(multiple)
+    assert padded.features.shape == (rows, 3, 5) and padded.mask.shape == (rows, 3)
+    assert padded.identities.tolist() == [0, 1, 2] + [-1] * (rows - 3)
+    assert padded.identities.dtype == jnp.int32 and padded.mask.dtype == bool
+    assert not padded.mask[3:].any() and not padded.features[3:].any()
+    for got, whole in zip(jax.tree.leaves(padded.take(jnp.arange(3))), jax.tree.leaves(bank)):
+        np.testing.assert_array_equal(got, whole)
+
+
+def test_a_padded_bank_divides_over_devices_and_gives_the_same_rows(features):
+    bank = build_reference_bank(features, IDENTITIES, 3)
+    placed = jax.device_put(bank.padded_to(8), batch_sharding(make_mesh()))
+    taken = jax.jit(lambda bank, chosen: bank.take(chosen))(placed, jnp.array([2, 1]))
+    for got, expected in zip(jax.tree.leaves(taken), jax.tree.leaves(bank.take(jnp.array([2, 1])))):
+        np.testing.assert_array_equal(got, expected)
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e30])

@@ -12,7 +12,7 @@ from rlsyn_jax.stages import pretrain
 from rlsyn_jax.stages.generator import init_params, train_denoising
 from rlsyn_jax.stages.inputs import load_general
 from rlsyn_jax.stages.stage_record import StageRecord
-from rlsyn_jax.training.checkpoints import CheckpointStore, restore_params
+from rlsyn_jax.training.checkpoints import restore_params
 from rlsyn_jax.training.meshes import make_mesh, parameter_shardings
 from rlsyn_jax.training.trainable import split
 
@@ -24,14 +24,13 @@ STAGES = "--stages=pretrain,adapt,reinforce"
 def require_close(one, other, *, moved):
     """Compares parameters; `moved` is the scale of what training changed in them.
 
-    Adam divides by the gradient's size, so rounding in a gradient near 0 may turn one coordinate's
-    step around: all but one in a thousand must agree closely, and all to a few steps.
+    Adam divides by the gradient's size, so rounding in a gradient near 0 may turn a coordinate's
+    step around: all but one in a thousand must agree to rounding, and all to the steps made.
     """
     assert jax.tree.structure(one) == jax.tree.structure(other)
     flat = [np.concatenate([np.ravel(v) for v in jax.tree.leaves(tree)]) for tree in (one, other)]
     difference = np.abs(flat[0] - flat[1])
-    print("DIFF", np.quantile(difference, [0.5, 0.9, 0.99, 0.999, 1]), moved)
-    assert np.quantile(difference, 0.999) < 0.02 * moved
+    assert np.quantile(difference, 0.999) < 1e-6
     assert difference.max() < moved
 
 
@@ -82,20 +81,13 @@ def one_device(program, tmp_path_factory):
     return workdir
 
 
-def state_of(workdir, program, stage):
-    with CheckpointStore(workdir / stage / "checkpoints") as store:
-        assert store.latest_step()
-    return restore_params(workdir / stage / "checkpoints", ema=False)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(("devices", "fsdp"), [(8, 1), (2, 1), (4, 1), (8, 2), (8, 4)])
+@pytest.mark.parametrize(("devices", "fsdp"), [(8, 1), (2, 1), (4, 2), (8, 4)])
 def test_a_run_on_several_devices_is_the_same(program, tmp_path, one_device, devices, fsdp):
     workdir = tmp_path / "run"
-    own_extractors = (devices, fsdp) == (8, 1)
-    if not own_extractors:  # They take most of the time, and know no fsdp.
-        extractors = one_device / "pretrain" / "extractors"
-        shutil.copytree(extractors, workdir / "pretrain" / "extractors")
+    # The extractors take most of the time, and have a test of their own.
+    extractors = one_device / "pretrain" / "extractors"
+    shutil.copytree(extractors, workdir / "pretrain" / "extractors")
     log = program.run(workdir, STAGES, fields=FIELDS | {"fsdp": fsdp}, devices=devices)
     assert f"{devices} device(s)" in log and f"fsdp {fsdp}" in log
     config = program.config()
@@ -106,13 +98,7 @@ def test_a_run_on_several_devices_is_the_same(program, tmp_path, one_device, dev
     ):
         for ema in (True, False):
             one, other = (restore_params(w / stage, ema=ema) for w in (one_device, workdir))
-            print(stage)
             require_close(one, other, moved=moved)
-    if own_extractors:
-        for name in ("reward", "judge", "start"):
-            folders = [w / "pretrain" / "extractors" / name for w in (one_device, workdir)]
-            moved = 4 * config.extractor.learning_rate
-            require_close(*map(restore_params, folders), moved=moved)
     curves = [
         [json.loads(line) for line in (w / "reinforce" / "metrics.jsonl").read_text().splitlines()]
         for w in (one_device, workdir)
@@ -122,6 +108,19 @@ def test_a_run_on_several_devices_is_the_same(program, tmp_path, one_device, dev
         assert one.keys() == other.keys()
         for name in one:
             if name.startswith(("reward/", "advantage/")):
-                print(name, one[name], other[name])
-                np.testing.assert_allclose(other[name], one[name], rtol=2e-3, atol=2e-3)
+                np.testing.assert_allclose(other[name], one[name], rtol=1e-5, atol=1e-5)
     assert {"reward/semantic", "reward/coverage", "reward/richness"} <= curves[0][-1].keys()
+
+
+@pytest.mark.slow
+def test_extractors_on_eight_devices_are_the_same(program, tmp_path, one_device):
+    workdir = tmp_path / "run"
+    program.run(workdir, "--stages=pretrain", fields=FIELDS, devices=8)
+    for name in ("reward", "judge", "start"):
+        folders = [w / "pretrain" / "extractors" / name for w in (one_device, workdir)]
+        one, other = map(restore_params, folders)
+        for params in (one, other):
+            # Batch normalisation takes this bias away: its gradient is rounding alone, which Adam
+            # makes whole steps of.
+            del params["backbone"]["embedding"]["bias"]
+        require_close(one, other, moved=4 * program.config().extractor.learning_rate)

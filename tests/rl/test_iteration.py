@@ -1,0 +1,540 @@
+"""Whole iterations: the exact policy gradient, learning, device meshes, and what each part does.
+
+Most tests train a linear denoiser with weights of its own for every step. Then every step is a
+Gaussian whose mean is linear in x, the image is Gaussian, and the expectation of a quadratic reward
+and its gradient are known.
+"""
+
+import functools
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from rlsyn_jax.diffusion.samplers import make_sampling_plan, stochastic_where
+from rlsyn_jax.rewards.reference_bank import build_reference_bank
+from rlsyn_jax.rl.advantages import RunningStatistics, initial_statistics
+from rlsyn_jax.rl.iteration import ALGORITHMS, PolicySettings, PolicyState, make_iteration
+from rlsyn_jax.rl.trained_steps import make_step_choice, steps_with_noise
+from rlsyn_jax.rl.value_function import ValueNetwork, create_value_state, make_value_optimizer
+from rlsyn_jax.training.meshes import batch_sharding, make_mesh, parameter_shardings, replicated
+from rlsyn_jax.training.train_state import create_train_state
+
+CLASSES, SHAPE, STEPS = 2, (2, 1, 1), 3
+LEVELS = np.linspace(0.97, 0.03, 20)
+TARGETS = np.array([0.15, -0.1])
+SETTINGS = PolicySettings(
+    image_shape=SHAPE,
+    num_classes=CLASSES,
+    num_identities=CLASSES,
+    samples_per_identity=32,
+    prediction_type="epsilon",
+    clip_denoised=False,
+    algorithm="ddpo_is",
+    guidance_scale=1.0,
+    unconditional="trained",
+    deterministic_elsewhere=False,
+    inner_epochs=1,
+    minibatches=1,
+    micro_batch=64,
+    clip_range=0.2,
+    log_prob_reduce="sum",
+    kl_weight=0.0,
+    kl_space="x",
+    normalise_over="batch",
+    statistics_momentum=0.9,
+    baseline="mean",
+    deviation_floor=0.0,
+    squash="none",
+    advantage_clip=100.0,
+    value_steps=0,
+    ema_decay=0.9,
+)
+CHOICE = {"choice": "all", "count": 1, "fraction": 1.0, "window_iterations": 1}
+# Leaves the parameters and keeps the sum of all gradients.
+COLLECT = optax.chain(optax.trace(decay=1.0), optax.scale(0.0))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation():
+    """Iterations on a few numbers spend their time in compiling."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def settings_with(**changes):
+    changed = PolicySettings(**{**vars(SETTINGS), **changes})
+    if "micro_batch" in changes:
+        return changed
+    micro_batch = changed.batch_size // changed.minibatches
+    return PolicySettings(**{**vars(changed), "micro_batch": micro_batch})
+
+
+def linear(params, x, timesteps, labels):
+    """output = scale x + shift, with weights for each step of PLAN, and of each class."""
+    step = jnp.argmax(timesteps[:, None] == PLAN.timesteps, axis=1)
+    scale, shift = params["scale"][step], params["shift"][step, labels]
+    return scale[:, None, None, None] * x + shift[:, None, None, None]
+
+
+def joined(trained, frozen):
+    return {**frozen, **trained}
+
+
+def pixels(images):
+    return images.reshape(len(images), -1)
+
+
+def closeness(embeddings, bank):
+    """Minus the mean squared distance from the identity's target."""
+    targets = jnp.asarray(TARGETS, jnp.float32)[bank.identities][:, None, None]
+    return -jnp.mean((embeddings - targets) ** 2, axis=-1)
+
+
+def make_plan():
+    """Three steps with noise in the last too, so that all of the policy is random."""
+    plan = make_sampling_plan(LEVELS, num_steps=STEPS, eta=1.0)
+    return plan._replace(sigma=jnp.array([0.25, 0.2, 0.15]))
+
+
+PLAN = make_plan()
+WITHOUT_NOISE = PLAN._replace(noise_weight=PLAN.noise_weight + 0.1, sigma=jnp.zeros(STEPS))
+
+
+def coefficients(plan):
+    """Returns what x and the network's output are multiplied with in each step's mean."""
+    level, image, noise = (
+        np.float64(values) for values in (plan.alpha_bar, plan.image_weight, plan.noise_weight)
+    )
+    return image / np.sqrt(level), noise - image * np.sqrt(1 - level) / np.sqrt(level)
+
+
+def make_params():
+    """Returns weights that halve x in each step, with some offset."""
+    of_x, of_output = coefficients(PLAN)
+    offset = np.array([[0.06, -0.04, 0.02], [-0.05, 0.03, 0.04], [0.04, 0.05, -0.06]])
+    return {
+        "scale": jnp.asarray((0.5 - of_x) / of_output, jnp.float32),
+        "shift": jnp.asarray(offset / of_output[:, None], jnp.float32),
+    }
+
+
+def expected_reward(params, guidance=1.0, plan=PLAN):
+    """Carries mean and variance of a pixel through the steps; every class counts alike."""
+    (of_x, of_output), sigma = coefficients(plan), np.float64(plan.sigma)
+    total = 0.0
+    for label in range(CLASSES):
+        mean, variance = 0.0, 1.0
+        for step in range(STEPS):
+            null = params["shift"][step, CLASSES]
+            shift = null + guidance * (params["shift"][step, label] - null)
+            gain = of_x[step] + of_output[step] * params["scale"][step]
+            mean = gain * mean + of_output[step] * shift
+            variance = gain**2 * variance + sigma[step] ** 2
+        total -= ((mean - TARGETS[label]) ** 2 + variance) / CLASSES
+    return total
+
+
+def exact_gradient(params, **options):
+    gradient = {}
+    for name in params:
+        gradient[name] = np.zeros_like(params[name])
+        for index in np.ndindex(params[name].shape):
+            values = []
+            for step in (1e-5, -1e-5):
+                moved = {key: value.copy() for key, value in params.items()}
+                moved[name][index] += step
+                values.append(expected_reward(moved, **options))
+            gradient[name][index] = (values[0] - values[1]) / 2e-5
+    return gradient
+
+
+def float64(tree):
+    return jax.tree.map(np.float64, tree)
+
+
+def make_run(
+    settings,
+    *,
+    trained=None,
+    frozen=None,
+    reference=None,
+    apply=linear,
+    merge=joined,
+    embed=pixels,
+    rewards=None,
+    weights=None,
+    optimizer=COLLECT,
+    devices=1,
+    fsdp=1,
+    plan=PLAN,
+    deterministic_plan=WITHOUT_NOISE,
+    floor=0.0,
+    statistics=None,
+    value_rate=1e-2,
+    bank=None,
+    **choice,
+):
+    """Returns an iteration with its state and inputs on a mesh, and `step` that runs it."""
+    mesh = make_mesh(fsdp, jax.devices()[:devices])
+    whole = replicated(mesh)
+    rewards = {"only": closeness} if rewards is None else rewards
+    number, choose = make_step_choice(
+        candidates=steps_with_noise(np.asarray(plan.sigma), floor), **{**CHOICE, **choice}
+    )
+    trained = make_params() if trained is None else trained
+    trained = jax.device_put(trained, parameter_shardings(mesh, trained))
+    frozen = jax.device_put(frozen or {}, whole)
+    reference = jax.device_put(reference or {}, whole)
+    if bank is None:
+        features = np.random.default_rng(1).normal(size=(settings.num_classes, 2))
+        bank = build_reference_bank(features, np.arange(settings.num_classes), settings.num_classes)
+    bank = jax.device_put(bank.padded_to(mesh.size), batch_sharding(mesh))
+    value_optimizer = make_value_optimizer(value_rate)
+    value = None
+    if settings.value_steps:
+        value = create_value_state(
+            ValueNetwork(settings.num_classes),
+            value_optimizer,
+            jax.random.key(5),
+            settings.image_shape,
+        )
+    key = jax.device_put(jax.random.key(3), whole)
+    state = create_train_state(trained, optimizer, key, mesh)
+    extra = {"statistics": statistics or initial_statistics(list(rewards)), "value": value}
+    state = PolicyState(**vars(state), **jax.device_put(extra, whole))
+    iteration = make_iteration(
+        apply,
+        merge,
+        embed,
+        rewards,
+        weights or {name: 1.0 for name in rewards},
+        optimizer,
+        mesh,
+        settings,
+        plan=plan,
+        deterministic_plan=deterministic_plan,
+        num_trained_steps=number,
+        choose_steps=choose,
+        value_optimizer=value_optimizer,
+    )
+    return types.SimpleNamespace(
+        iteration=iteration,
+        state=state,
+        inputs=(frozen, reference, bank),
+        step=lambda state: iteration(state, frozen, reference, bank),
+    )
+
+
+def iterate(run, number):
+    """Returns the last state and the metrics of each iteration, as numbers."""
+    state, records = run.state, []
+    for _ in range(number):
+        state, metrics = run.step(state)
+        records.append({name: float(value) for name, value in metrics.items()})
+    return state, records
+
+
+def untouched_rewards(mean):
+    """Statistics that leave rewards as they are, but for a constant baseline."""
+    return RunningStatistics(
+        jnp.int32(2**30), {"only": jnp.float32(mean)}, {"only": jnp.float32(1)}
+    )
+
+
+UNTOUCHED = {"normalise_over": "running", "statistics_momentum": 1 - 2**-20}
+
+
+def sampled_gradients(run, number):
+    """Returns the gradient of the loss of each iteration, {name: [number, ...]}."""
+    state, sums = run.state, [jax.tree.map(np.zeros_like, make_params())]
+    for _ in range(number):
+        state, _ = run.step(state)
+        sums.append(float64(state.opt_state[0].trace))
+    return {name: np.diff([total[name] for total in sums], axis=0) for name in sums[0]}
+
+
+def agree(sampled, exact, factor, steps=range(STEPS)):
+    """Checks that gradients of the loss are on average minus the exact ones over `factor`.
+
+    A step counts in the iterations that train it.
+    """
+    for step in steps:
+        ascent = -factor * np.concatenate(
+            [values[:, step].reshape(len(values), -1) for values in sampled.values()], axis=1
+        )
+        ascent = ascent[ascent.any(axis=1)]
+        wanted = np.concatenate([values[step].ravel() for values in exact.values()])
+        deviation = np.maximum(ascent.std(axis=0, ddof=1) / np.sqrt(len(ascent)), 1e-9)
+        errors = (ascent.mean(axis=0) - wanted) / deviation
+        assert np.abs(errors).max() < 3.5, (step, errors)
+        # A factor of 1.2 would be seen in every step.
+        assert np.abs(wanted / deviation).max() > 20, (step, wanted / deviation)
+
+
+@pytest.mark.parametrize(
+    ("changes", "choice", "factor"),
+    [
+        # The loss is a mean over the trained steps and, on demand, over the pixels.
+        ({"algorithm": "ddpo_sf"}, {}, 3),
+        ({"algorithm": "ddpo_is"}, {}, 3),
+        ({"algorithm": "dpok"}, {}, 3),
+        ({"log_prob_reduce": "mean", "micro_batch": 1024}, {}, 3 * 2),
+        ({"guidance_scale": 1.8}, {}, 3),
+        ({}, {"choice": "random"}, 1),
+    ],
+)
+def test_gradient_is_that_of_the_expected_reward(changes, choice, factor):
+    params = float64(make_params())
+    guidance = {"guidance": changes.get("guidance_scale", 1.0)}
+    exact = exact_gradient(params, **guidance)
+    run = make_run(
+        settings_with(samples_per_identity=2048, **UNTOUCHED, **changes),
+        statistics=untouched_rewards(expected_reward(params, **guidance)),
+        **choice,
+    )
+    agree(sampled_gradients(run, 32), exact, factor)
+
+
+def test_gradient_is_exact_where_other_steps_are_deterministic():
+    params, chosen = float64(make_params()), jnp.array([True, True, False])
+    mixed = stochastic_where(chosen, PLAN, WITHOUT_NOISE)
+    run = make_run(
+        settings_with(samples_per_identity=2048, deterministic_elsewhere=True, **UNTOUCHED),
+        statistics=untouched_rewards(expected_reward(params, plan=mixed)),
+        choice="noisiest",
+        count=2,
+    )
+    sampled = sampled_gradients(run, 32)
+    agree(sampled, exact_gradient(params, plan=mixed), 2, steps=[0, 1])
+    assert not sampled["scale"][:, 2].any() and not sampled["shift"][:, 2].any()
+
+
+# Far from the targets, with the weights of x frozen.
+FAR = {"shift": make_params()["shift"] - jnp.asarray(0.25 / coefficients(PLAN)[1])[:, None]}
+FROZEN = {"scale": make_params()["scale"]}
+NUMBER = 40
+
+
+@functools.cache
+def learned(algorithm, updates, **changes):
+    """Returns the parameters, averages and metrics of every iteration, and the last state."""
+    settings = settings_with(
+        algorithm=algorithm, inner_epochs=updates, minibatches=updates, squash="tanh", **changes
+    )
+    run = make_run(settings, trained=FAR, frozen=FROZEN, reference=FAR, optimizer=optax.adam(0.02))
+    state, params, averages, records = run.state, [FAR], [FAR], []
+    for _ in range(NUMBER):
+        state, metrics = run.step(state)
+        params.append(float64(state.params))
+        averages.append(float64(state.ema_params))
+        records.append({name: float(value) for name, value in metrics.items()})
+    return types.SimpleNamespace(params=params, averages=averages, records=records, state=state)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "updates"),
+    [("ddpo_sf", 1), ("ddpo_is", 1), ("dpok", 1), ("ddpo_is", 2), ("dpok", 2)],
+)
+def test_reaches_the_known_optimum(algorithm, updates):
+    result = learned(algorithm, updates)
+    frozen = float64(FROZEN)
+    rewards = [expected_reward({**frozen, **float64(params)}) for params in result.params]
+    # The reward's share that the mean of the image decides can be won in full.
+    far = expected_reward({**frozen, **float64(FAR)})
+    gain, variance = 0.5, 1.0
+    for sigma in np.float64(PLAN.sigma):
+        variance = gain**2 * variance + sigma**2
+    assert (rewards[-1] - far) / (-variance - far) > 0.97
+    observed = result.records[-1]["reward/only"]
+    assert observed == pytest.approx(rewards[-2], abs=0.03)
+    assert result.state.step == NUMBER
+    count = optax.tree_utils.tree_get(result.state.opt_state, "count")
+    assert count == NUMBER * updates**2
+
+
+def test_algorithms_agree_as_long_as_a_batch_gets_one_update():
+    for number in (1, NUMBER):
+        first, *others = (learned(name, 1).params[number]["shift"] for name in ALGORITHMS)
+        assert np.abs(first - FAR["shift"]).max() > 0.01
+        for other in others:
+            np.testing.assert_allclose(other, first, rtol=1e-3, atol=1e-4)
+    several = [learned(algorithm, 2).params[-1]["shift"] for algorithm in ("ddpo_is", "dpok")]
+    assert np.abs(several[0] - several[1]).max() > 1e-3
+
+
+def test_average_and_statistics_follow_every_iteration():
+    result = learned("ddpo_is", 2)
+    average = float64(FAR["shift"])
+    mean = square = weight = 0.0
+    for params, kept, record in zip(result.params[1:], result.averages[1:], result.records):
+        average = 0.9 * average + 0.1 * params["shift"]
+        np.testing.assert_allclose(kept["shift"], average, rtol=1e-4, atol=1e-5)
+        reward, deviation = record["reward/only"], record["reward_std/only"]
+        mean = 0.9 * mean + reward
+        square = 0.9 * square + reward**2 + deviation**2
+        weight = 0.9 * weight + 1
+    statistics = result.state.statistics
+    assert statistics.count == NUMBER
+    np.testing.assert_allclose(statistics.mean["only"], mean / weight, rtol=1e-4)
+    variance = square / weight - (mean / weight) ** 2
+    np.testing.assert_allclose(statistics.variance["only"], variance, rtol=1e-3)
+
+
+def test_every_pass_trains_on_every_sample_once():
+    """Gradients of minibatches at fixed parameters add up to passes times the whole batch's."""
+    whole = sampled_gradients(make_run(settings_with()), 2)
+    parts = sampled_gradients(
+        make_run(settings_with(inner_epochs=2, minibatches=4, micro_batch=8)), 2
+    )
+    for name in whole:
+        np.testing.assert_allclose(parts[name], 2 * 4 * whole[name], rtol=1e-3, atol=1e-4)
+        assert np.abs(whole[name]).max() > 0.05
+
+
+@pytest.mark.parametrize("space", ["x", "epsilon"])
+def test_kl_pulls_towards_the_reference_as_its_formula_says(space):
+    """Where only the offsets differ, the divergence does not depend on x."""
+    reference = make_params()
+    moved = 0.1 * np.arange(1, 10).reshape(3, 3) * [1, -1, 1]
+    reference["shift"] = reference["shift"] - jnp.asarray(moved, jnp.float32)
+    run = make_run(
+        settings_with(kl_weight=0.7, kl_space=space, micro_batch=16),
+        reference=reference,
+        rewards={"only": lambda embeddings, bank: jnp.zeros(embeddings.shape[:2])},
+    )
+    state, (record,) = iterate(run, 1)
+    gradient = np.asarray(state.opt_state[0].trace["shift"])
+    factor = np.full(3, 1.0)
+    if space == "x":
+        factor = coefficients(PLAN)[1] ** 2 / (2 * np.float64(PLAN.sigma) ** 2)
+    of_class = factor[:, None] * moved[:, :CLASSES]
+    np.testing.assert_allclose(gradient[:, :CLASSES], 0.7 * 2 * of_class / (3 * 2), rtol=1e-4)
+    np.testing.assert_array_equal(gradient[:, CLASSES], 0)
+    divergence = np.mean(of_class * moved[:, :CLASSES])
+    assert record["kl_to_reference"] == pytest.approx(divergence, rel=1e-4)
+    assert record["loss"] == pytest.approx(0.7 * divergence, rel=1e-4)
+
+
+@pytest.mark.parametrize("space", ["x", "epsilon"])
+def test_kl_begins_at_zero_and_holds_the_parameters_back(space):
+    free, held = learned("ddpo_is", 1), learned("ddpo_is", 1, kl_weight=10.0, kl_space=space)
+    assert "kl_to_reference" not in free.records[0]
+    divergences = [record["kl_to_reference"] for record in held.records]
+    assert divergences[0] < 1e-12 and min(divergences[1:]) > 1e-6
+    far = [np.abs(result.params[-1]["shift"] - FAR["shift"]).max() for result in (free, held)]
+    assert 0 < far[1] < 0.5 * far[0]
+
+
+def of_class(embeddings, bank):
+    """A reward that the identity alone decides."""
+    return jnp.broadcast_to(2.0 * bank.identities[:, None], embeddings.shape[:2])
+
+
+def test_value_function_learns_the_reward_and_takes_it_off_the_advantages():
+    options = {"rewards": {"only": of_class}, "value_rate": 1e-2}
+    settings = {"algorithm": "dpok", "samples_per_identity": 64}
+    _, plain = iterate(make_run(settings_with(**settings), **options), 1)
+    run = make_run(settings_with(value_steps=40, **settings), **options)
+    _, records = iterate(run, 8)
+    assert "value_error" not in plain[0]
+    # It begins as zero, and the first update uses it as it was: nothing changes.
+    assert records[0]["value_error"] == pytest.approx(1, rel=1e-3)
+    assert records[0]["gradient_norm"] == pytest.approx(plain[0]["gradient_norm"], rel=1e-4)
+    assert records[-1]["value_error"] < 0.05
+    assert records[-1]["gradient_norm"] < 0.4 * plain[0]["gradient_norm"]
+
+
+def test_values_that_are_not_finite_are_told_where_they_begin():
+    def apply(params, x, timesteps, labels):
+        # Its value is linear's; where safe is 0, its gradient is not a number.
+        zero = jnp.sqrt(params["safe"] + params["nothing"] * params["scale"].sum())
+        output = linear(params, x, timesteps, labels) + zero - jnp.sqrt(params["safe"])
+        return output + params["offset"]
+
+    def reward(embeddings, bank):
+        return closeness(embeddings, bank) + 0 * bank.features[:, :1, 0]
+
+    sound = {"safe": jnp.float32(1), "nothing": jnp.float32(0), "offset": jnp.float32(0)}
+    run = make_run(settings_with(), frozen=sound, apply=apply, rewards={"only": reward})
+    frozen, reference, bank = run.inputs
+    lost = jnp.full_like(bank.features, jnp.nan)
+
+    def flags(frozen, bank):
+        state = jax.tree.map(jnp.copy, run.state)
+        _, metrics = run.iteration(state, frozen, reference, bank)
+        return [float(metrics[f"finite/{name}"]) for name in ("reward", "log_prob", "gradient")]
+
+    assert flags(frozen, bank) == [1, 1, 1]
+    assert flags(frozen, bank.replace(features=lost)) == [0, 1, 0]
+    assert flags({**frozen, "safe": jnp.float32(0)}, bank) == [1, 1, 0]
+    assert flags({**frozen, "offset": jnp.float32(jnp.nan)}, bank) == [0, 0, 0]
+
+
+EVERYTHING = {
+    "samples_per_identity": 16,
+    "algorithm": "dpok",
+    "guidance_scale": 1.5,
+    "unconditional": "detached",
+    "deterministic_elsewhere": True,
+    "inner_epochs": 2,
+    "minibatches": 2,
+    "kl_weight": 0.1,
+    "normalise_over": "running",
+    "value_steps": 2,
+}
+
+
+@pytest.mark.parametrize(("devices", "fsdp"), [(1, 1), (8, 2)])
+def test_an_iteration_needs_no_transfer_and_is_compiled_once(devices, fsdp):
+    run = make_run(
+        settings_with(**EVERYTHING),
+        reference=make_params(),
+        optimizer=optax.adam(0.01),
+        devices=devices,
+        fsdp=fsdp,
+        choice="random",
+        count=2,
+    )
+    text = run.iteration.lower(run.state, *run.inputs).as_text()
+    assert not any(word in text for word in ("callback", "infeed", "outfeed", "send", "recv"))
+    state, metrics = run.step(run.state)
+    compiled = run.iteration._cache_size()
+    with jax.transfer_guard("disallow"):
+        for _ in range(3):
+            state, metrics = run.step(state)
+    assert run.iteration._cache_size() == compiled == 1
+    assert all(value.dtype == jnp.float32 and value.shape == () for value in metrics.values())
+    assert state.step == 4 and len(state.step.sharding.device_set) == devices
+
+
+def test_state_is_donated():
+    run = make_run(settings_with(), optimizer=optax.adam(0.01))
+    state, _ = run.step(run.state)
+    assert all(value.is_deleted() for value in jax.tree.leaves(run.state.params))
+    assert not any(value.is_deleted() for value in jax.tree.leaves((state, run.inputs)))
+
+
+PEOPLE, GROUP = 4, 8
+REFERENCES = np.random.default_rng(2).normal(size=(PEOPLE * 3, 4))
+
+
+def brute_force(name, reward):
+    """Returns the reward's leave-one-out credit by scoring the set without each sample in turn."""
+
+    def call(embeddings, features, mask, identities):
+        bank = ReferenceBank(*map(jnp.asarray, (features, mask, identities)))
+        whole = np.asarray(reward(jnp.asarray(embeddings), bank, credit="broadcast"))
+        credits = np.zeros(embeddings.shape[:2])
+        for j in range(embeddings.shape[1]):
+            others = jnp.asarray(np.delete(embeddings, j, axis=1))
+            without = np.asarray(reward(others, bank, credit="broadcast"))
+            credits[:, j] = embeddings.shape[1] * (whole[:, 0] - without[:, 0])
+        return credits
+
+    call.__name__ = name
+    return on_host(call)

@@ -1,0 +1,325 @@
+"""One run in several processes that share its devices gives what one process gives.
+
+Two real processes of two virtual CPU devices each, joined by jax.distributed, against one process
+with four. Every wait has a limit, so that processes that wait for each other for ever fail a test.
+"""
+
+import json
+import shutil
+import socket
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from rlsyn_jax.stages.reinforce import make_policy
+from rlsyn_jax.training import processes
+from rlsyn_jax.training.checkpoints import CheckpointStore, restore_params
+from rlsyn_jax.training.meshes import make_mesh
+
+# Wide enough that parameters are split over "fsdp", and batches that eight devices can share.
+FIELDS = {
+    "generator.width": 64,
+    "reinforce.identities": 4,
+    "reinforce.minibatches": 2,
+    "reinforce.trainable": "all",
+    "reinforce.learning_rate": 1e-4,
+    "recognize.arms": "('real','real_reinforced_selected')",
+}
+SECONDS = 1200  # Compiling on a busy machine takes minutes; a hang takes for ever.
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"}, "JAX_NUM_PROCESSES, JAX_PROCESS_ID is"),
+        ({"JAX_COORDINATOR_ADDRESS": "localhost:1"}, "set all of JAX_COORDINATOR_ADDRESS, JAX_NUM"),
+        (
+            {
+                "JAX_COORDINATOR_ADDRESS": "localhost:1",
+                "JAX_NUM_PROCESSES": "2",
+                "JAX_PROCESS_ID": "2",
+            },
+            "JAX_NUM_PROCESSES is '2' and JAX_PROCESS_ID '2'",
+        ),
+        (
+            {
+                "JAX_COORDINATOR_ADDRESS": "localhost:1",
+                "JAX_NUM_PROCESSES": "two",
+                "JAX_PROCESS_ID": "0",
+            },
+            "must be whole numbers",
+        ),
+    ],
+)
+def test_processes_named_in_part_or_wrongly_are_refused(monkeypatch, variables, expected):
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **__: pytest.fail("joined"))
+    for name in ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=expected):
+        processes.join_processes()
+
+
+@pytest.mark.parametrize(
+    ("variables", "joins"),
+    [
+        ({}, False),
+        ({"SLURM_NTASKS": "4"}, False),  # A batch script, or a shell within an allocation.
+        ({"SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "1"}, False),
+        ({"SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "4"}, True),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
+        ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
+        ({"TPU_WORKER_HOSTNAMES": "one,other"}, True),
+    ],
+)
+def test_a_launcher_with_several_processes_is_noticed(monkeypatch, variables, joins):
+    calls = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *args: calls.append(args))
+    for name in (*processes._BY_HAND, *processes._LAUNCHER_VARIABLES):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    processes.join_processes()
+    assert calls == [()] * joins
+
+
+def test_a_process_alone_writes_waits_for_nobody_and_agrees_with_itself():
+    assert processes.is_primary()
+    processes.barrier("nobody else")
+    values = {"a": 0.1, "b": True}
+    assert processes.agreed(values) is values
+
+
+def start_two(program, workdir, *flags, fields):
+    """Starts a run of two processes with two devices each."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    return [
+        program.start(
+            workdir,
+            *flags,
+            fields=fields,
+            devices=2,
+            environment={
+                "JAX_COORDINATOR_ADDRESS": address,
+                "JAX_NUM_PROCESSES": "2",
+                "JAX_PROCESS_ID": str(number),
+            },
+        )
+        for number in range(2)
+    ]
+
+
+def end(program, running) -> list[str]:
+    """Kills all processes of a run, and returns what each said."""
+    for process in running:
+        process.kill()
+    return [program.log_of(process) for process in running]
+
+
+def wait_until(program, running, happened):
+    """Waits until something has happened; that no process ends before it, or fails, is required."""
+    limit = time.monotonic() + SECONDS
+    while not happened():
+        ended = [process.poll() for process in running]
+        if time.monotonic() > limit or any(ended) or all(code == 0 for code in ended):
+            logs = "\n\n".join(end(program, running))
+            pytest.fail(f"exit codes {ended} (None: was still running):\n{logs}")
+        time.sleep(0.01)
+
+
+def run_two(program, workdir, *flags, fields) -> list[str]:
+    """Runs two processes to their good end, and returns what each said."""
+    running = start_two(program, workdir, *flags, fields=fields)
+    wait_until(program, running, lambda: all(process.poll() == 0 for process in running))
+    return [program.log_of(process) for process in running]
+
+
+@pytest.fixture(scope="module")
+def one(program, tmp_path_factory):
+    """A whole run in one process with four devices."""
+    workdir = tmp_path_factory.mktemp("one_process") / "run"
+    running = [program.start(workdir, fields=FIELDS, devices=4)]
+    wait_until(program, running, lambda: running[0].poll() == 0)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def two(program, one, tmp_path_factory):
+    """The same in two processes, from the same extractors: (workdir, what each process said)."""
+    workdir = tmp_path_factory.mktemp("two_processes") / "run"
+    extractors = one / "pretrain" / "extractors"
+    shutil.copytree(extractors, workdir / "pretrain" / "extractors")
+    return workdir, run_two(program, workdir, fields=FIELDS)
+
+
+def require_close(one, other, *, moved):
+    """Compares parameters; `moved` is the scale of what training changed in them.
+
+    Adam divides by the gradient's size, so rounding in a gradient near 0 may turn one coordinate's
+    step around: all but one in a thousand must agree closely, and all to a few steps.
+    """
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    flat = [np.concatenate([np.ravel(v) for v in jax.tree.leaves(tree)]) for tree in (one, other)]
+    difference = np.abs(flat[0] - flat[1])
+    assert np.quantile(difference, 0.999) < 0.01 * moved
+    assert difference.max() < moved
+
+
+def scale_of(program, stage):
+    """The most that a stage's training can change a parameter, about."""
+    config = program.config()
+    config.update_from_flattened_dict({n: v for n, v in FIELDS.items() if "arms" not in n})
+    updates = config.reinforce.iterations * config.reinforce.minibatches
+    return {
+        "pretrain": config.pretrain.steps * config.pretrain.learning_rate,
+        "adapt": config.adapt.steps
+        * config.adapt.learning_rate
+        * config.adapt.class_embedding_rate,
+        "reinforce": updates * config.reinforce.learning_rate,
+        "extractors": config.extractor.steps * config.extractor.learning_rate,
+        "recognize": config.recognize.steps * config.recognize.learning_rate,
+    }[stage]
+
+
+def require_same_generator(program, one, other, *stages):
+    for stage in stages:
+        for ema in (True, False):
+            both = [restore_params(workdir / stage, ema=ema) for workdir in (one, other)]
+            require_close(*both, moved=scale_of(program, stage))
+
+
+def without_embedding_bias(params):
+    """The bias before the last batch normalisation has no gradient: rounding alone moves it."""
+    params["backbone"]["embedding"].pop("bias")
+    return params
+
+
+def require_same_curves(one, other):
+    """Compares rewards, advantages and held-out measures of every iteration."""
+    curves = [
+        [json.loads(line) for line in (w / "reinforce" / "metrics.jsonl").read_text().splitlines()]
+        for w in (one, other)
+    ]
+    assert [line["step"] for line in curves[0]] == [line["step"] for line in curves[1]]
+    for first, second in zip(*curves):
+        assert first.keys() == second.keys()
+        for name in first:
+            if name.startswith(("reward/", "reward_std/", "advantage/", "fixed/", "held_out/")):
+                np.testing.assert_allclose(second[name], first[name], 2e-3, 2e-3, err_msg=name)
+    names = {name for line in curves[1] for name in line}
+    assert {"reward/semantic", "reward/coverage", "reward/richness"} <= names
+
+
+def figures(value, path=""):
+    """Every number of nested dicts and lists, by its path."""
+    if isinstance(value, dict | list):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        return {k: v for name, part in items for k, v in figures(part, f"{path}/{name}").items()}
+    return {path: value}
+
+
+@pytest.mark.slow
+def test_the_whole_method_in_two_processes_ends_with_the_same_numbers(program, one, two):
+    workdir, logs = two
+    for log in logs:
+        assert "4 device(s) (cpu), 2 process(es)" in log and "report: done in" in log
+        assert "[Gloo]" in log
+    require_same_generator(program, one, workdir, "pretrain", "adapt", "reinforce")
+    require_same_curves(one, workdir)
+    for arm in ("real", "real_reinforced_selected"):
+        folders = [w / "recognize" / "seed_0" / arm for w in (one, workdir)]
+        params = [without_embedding_bias(restore_params(folder)) for folder in folders]
+        require_close(*params, moved=scale_of(program, "recognize"))
+    first, second = (
+        figures(json.loads((w / "evaluate" / "metrics.json").read_text())) for w in (one, workdir)
+    )
+    assert first.keys() == second.keys() and len(first) > 50
+    for name, value in first.items():
+        if isinstance(value, float):
+            np.testing.assert_allclose(second[name], value, 1e-2, 1e-2, err_msg=name)
+        else:
+            assert second[name] == value, name
+
+
+@pytest.mark.slow
+def test_two_processes_write_every_file_once(program, one, two):
+    def files(workdir):
+        left = ("compilation_cache", "ocdbt.process", "array_metadatas", "extractors", "/d/")
+        paths = (str(p.relative_to(workdir)) for p in workdir.rglob("*") if p.is_file())
+        return sorted(path for path in paths if not any(part in path for part in left))
+
+    workdir, _ = two
+    assert files(one) == files(workdir)
+    for name in ("cold_start", "reinforced"):
+        journals = [
+            (w / "synthesize" / name / "journal.jsonl").read_text().splitlines()
+            for w in (one, workdir)
+        ]
+        places = [
+            [(row["identity"], row["number"]) for row in map(json.loads, lines)]
+            for lines in journals
+        ]
+        assert places[0] == places[1] and len(set(places[1])) == len(places[1]) > 0
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}
+    for log in run_two(program, workdir, fields=FIELDS):
+        assert log.count("nothing to do") == 7
+    after = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}
+    assert before == after
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_prior_and_the_extractors_split_over_both(program, one, tmp_path):
+    run_two(program, tmp_path, "--stages=pretrain", fields=FIELDS | {"fsdp": 2})
+    require_same_generator(program, one, tmp_path, "pretrain")
+    for name in ("reward", "judge", "start"):
+        folders = [w / "pretrain" / "extractors" / name for w in (one, tmp_path)]
+        params = [without_embedding_bias(restore_params(folder)) for folder in folders]
+        require_close(*params, moved=scale_of(program, "extractors"))
+
+
+@pytest.fixture(scope="module")
+def killed(program, one, tmp_path_factory):
+    """Cold start and RL with parameters split over two processes that are killed in between."""
+    workdir = tmp_path_factory.mktemp("killed") / "run"
+    shutil.copytree(one / "pretrain", workdir / "pretrain")
+    fields, flag = FIELDS | {"fsdp": 2}, "--stages=adapt,reinforce"
+    running = start_two(program, workdir, flag, fields=fields)
+    checkpoints = workdir / "reinforce" / "checkpoints"
+    wait_until(program, running, lambda: (checkpoints / "1").exists())
+    end(program, running)
+    assert not json.loads((workdir / "reinforce" / "stage.json").read_text())["complete"]
+    assert not (checkpoints / "2").exists()
+    for log in run_two(program, workdir, flag, fields=fields):
+        assert "adapt: complete" in log and "reinforce: resuming" in log
+        assert "reinforce 1/" not in log and "reinforce 2/2" in log
+    return workdir
+
+
+@pytest.mark.slow
+def test_two_killed_processes_go_on_and_end_with_the_same_numbers(program, one, killed):
+    require_same_generator(program, one, killed, "adapt", "reinforce")
+    require_same_curves(one, killed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("devices", "fsdp"), [(1, 1), (4, 1), (4, 2), (8, 4)])
+def test_what_two_processes_saved_is_read_on_any_devices(program, killed, devices, fsdp):
+    config = program.config()
+    config.update_from_flattened_dict({n: v for n, v in FIELDS.items() if "arms" not in n})
+    mesh = make_mesh(fsdp, jax.devices()[:devices])
+    target = make_policy(config, killed, mesh).state
+    with CheckpointStore(killed / "reinforce" / "checkpoints") as store:
+        state, _, _ = store.restore(target)
+    assert int(state.step) == config.reinforce.iterations
+    assert np.array_equal(*(jax.random.key_data(s.key) for s in (state, target)))
+    held = {device for value in jax.tree.leaves(state.params) for device in value.devices()}
+    assert held == set(jax.devices()[:devices])
+    saved = restore_params(killed / "reinforce" / "checkpoints", ema=False)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.params), saved)
+    for value, other in zip(jax.tree.leaves(state), jax.tree.leaves(target)):
+        assert value.sharding == other.sharding
