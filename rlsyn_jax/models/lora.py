@@ -1,7 +1,7 @@
 """Low-rank adaptation: a small parameter tree that is added to frozen dense kernels.
 
-Hu et al., arXiv 2106.09685: W' = W + (alpha / rank) A B, with B = 0 at the start, so that the
-adapted model begins as the frozen one.
+Hu et al., arXiv 2106.09685: W' = W + s A B (their alpha / rank is s), with B = 0 at the start, so
+that the adapted model begins as the frozen one.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def _load(config: ConfigDict, section: str, workdir: Path) -> IdentityDataset:
             image_size=image.size,
             seed=0,
             identity_offset=source.identity_offset,
-            name=section,
+            name="procedural people",
         )
         return dataset
     size, resize, channels = image.size, image.resize, image.channels
@@ -75,7 +75,7 @@ def _load(config: ConfigDict, section: str, workdir: Path) -> IdentityDataset:
                 channels=channels,
                 resize=resize,
                 skip_damaged=image.skip_damaged,
-                name=section,
+                name=Path(source.path).resolve().name,
             )
         return read_tfds(
             source.source,

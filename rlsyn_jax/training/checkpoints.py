@@ -24,20 +24,17 @@ class CheckpointStore:
     All processes of a run make it, and save and restore together.
     """
 
-    def __init__(
-        self, directory: str | Path, *, max_to_keep: int = 2, keep_period: int | None = None
-    ):
+    def __init__(self, directory: str | Path, *, max_to_keep: int = 2):
         """Opens the folder, making it if need be.
 
         Args:
             directory: folder of the steps.
             max_to_keep: newest steps kept.
-            keep_period: steps divisible by it are kept for good.
         """
         self._directory = Path(directory).absolute()
         self._manager = ocp.CheckpointManager(
             self._directory,
-            options=ocp.CheckpointManagerOptions(max_to_keep=max_to_keep, keep_period=keep_period),
+            options=ocp.CheckpointManagerOptions(max_to_keep=max_to_keep),
         )
 
     def __enter__(self) -> CheckpointStore:
@@ -134,19 +131,22 @@ def _is_own(value: Any) -> bool:
     return isinstance(value, jax.Array) and value.is_fully_addressable
 
 
-def restore_params(path: str | Path, *, ema: bool = True) -> dict:
+def restore_params(path: str | Path, *, ema: bool = True, collection: str = "params") -> dict:
     """Loads a generator's or recogniser's parameters from any stage's checkpoint.
 
     Args:
-        path: a stage's folder (DIR/adapt), its model/ or checkpoints/ folder, or one step's.
+        path: a stage's folder (DIR/adapt; DIR/recognize/seed_0/real), its model/ or checkpoints/
+            folder, or one step's. Of a stage that is not finished only the part that trains is
+            there.
         ema: the running average of the parameters, where the checkpoint has one.
+        collection: "params", or "batch_stats" of a recogniser or extractor.
 
     Returns:
         Nested dict of arrays on this process's first device. All processes of a run must call it.
 
     Raises:
         FileNotFoundError: nothing is there, or no checkpoint; says what was looked for.
-        ValueError: the checkpoint holds no parameters.
+        ValueError: the checkpoint has no such collection.
     """
     path = Path(path).absolute()
     if not path.is_dir():
@@ -162,9 +162,10 @@ def restore_params(path: str | Path, *, ema: bool = True) -> dict:
             f"{path} holds no checkpoint: no numbered step in it, in model/ or in checkpoints/"
         )
     tree = ocp.StandardCheckpointer().metadata(step / "state").item_metadata.tree
-    name = "ema_params" if ema and "ema_params" in tree else "params"
+    averaged = collection == "params" and ema and "ema_params" in tree
+    name = "ema_params" if averaged else collection
     if name not in tree:
-        raise ValueError(f"{step} holds {sorted(tree)}, but no params")
+        raise ValueError(f"{step} holds {sorted(tree)}, but no {collection}")
     target = jax.tree.map(
         lambda value: jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=own_device()),
         tree[name],

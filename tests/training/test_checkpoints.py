@@ -96,11 +96,21 @@ def test_a_place_in_the_data_may_be_missing(tmp_path):
         assert store.restore({"params": jnp.zeros(2)})[1:] == (None, {})
 
 
-def test_the_newest_steps_are_kept_and_those_of_the_period_for_good(tmp_path):
+def test_the_newest_steps_are_kept(tmp_path):
     save(tmp_path / "two", 1, 2, 3, 4)
     assert steps_in(tmp_path / "two") == [3, 4]
-    save(tmp_path / "period", 2, 3, 4, 5, max_to_keep=1, keep_period=2)
-    assert steps_in(tmp_path / "period") == [2, 4, 5]
+    save(tmp_path / "one", 2, 3, 4, 5, max_to_keep=1)
+    assert steps_in(tmp_path / "one") == [5]
+
+
+def test_another_collection_can_be_asked_for(tmp_path):
+    state = {"params": {"w": jnp.ones(2)}, "batch_stats": {"mean": jnp.arange(3.0)}}
+    with CheckpointStore(tmp_path) as store:
+        store.save(1, state, config={}, iterator_state=None)
+    statistics = restore_params(tmp_path, collection="batch_stats")
+    np.testing.assert_array_equal(statistics["mean"], [0, 1, 2])
+    with pytest.raises(ValueError, match="but no moments"):
+        restore_params(tmp_path, collection="moments")
 
 
 def test_a_forced_save_replaces_the_step(tmp_path):
