@@ -25,16 +25,17 @@ def get_config(size="full"):
     config.split.train_images = 3
     config.split.closed_images = 6
 
-    config.adapt.steps = 500
+    config.extractor.steps = 300
+    config.adapt.steps = 400
     config.adapt.batch_size = 16
     config.adapt.warmup_steps = 20
     config.adapt.ema_decay = 0.98
 
-    config.reinforce.iterations = 20
+    config.reinforce.iterations = 15
     config.reinforce.evaluate_every = 5
     config.synthesize.images = 8
-    config.synthesize.num_steps = 40
-    config.recognize.steps = 150
+    config.synthesize.num_steps = 25
+    config.recognize.steps = 100
 
     if size == "ci":
         config.name = "Quickstart, shrunken"
