@@ -72,6 +72,11 @@ def run(config: ConfigDict, workdir: Path) -> None:
                 else "The samples are NOT usable: they do not show the people they are labelled "
                 "with, and training on them is expected to do harm."
             )
+            + (
+                " That recogniser misses most real images too, so its word is weak."
+                if real_accuracy < 0.5
+                else ""
+            )
         )
         (logging.info if usable else logging.warning)("synthesize: %s", verdict)
         gate[name] = {
