@@ -77,7 +77,7 @@ def test_processes_named_in_part_or_wrongly_are_refused(monkeypatch, variables, 
 )
 def test_a_launcher_with_several_processes_is_noticed(monkeypatch, variables, joins):
     calls = []
-    monkeypatch.setattr(jax.distributed, "initialize", lambda *args: calls.append(args))
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **_: calls.append(args))
     for name in (*processes._BY_HAND, *processes._LAUNCHER_VARIABLES):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
@@ -93,24 +93,27 @@ def test_a_process_alone_writes_waits_for_nobody_and_agrees_with_itself():
     assert processes.agreed(values) is values
 
 
-def start_two(program, workdir, *flags, fields):
-    """Starts a run of two processes with two devices each."""
+def test_a_run_of_processes_named_in_part_says_so_and_fails(program, tmp_path):
+    process = program.start(tmp_path / "run", environment={"JAX_NUM_PROCESSES": "2"})
+    log = program.log_of(process)
+    assert process.returncode == 1 and log.startswith("error: JAX_NUM_PROCESSES is set; set all")
+    assert len(log.splitlines()) == 1 and not (tmp_path / "run").exists()
+
+
+def places_of_two() -> list[dict[str, str]]:
+    """The environments of two processes that join each other on a free port."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
+    run = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
+    return [run | {"JAX_PROCESS_ID": str(number)} for number in range(2)]
+
+
+def start_two(program, workdir, *flags, fields):
+    """Starts a run of two processes with two devices each."""
     return [
-        program.start(
-            workdir,
-            *flags,
-            fields=fields,
-            devices=2,
-            environment={
-                "JAX_COORDINATOR_ADDRESS": address,
-                "JAX_NUM_PROCESSES": "2",
-                "JAX_PROCESS_ID": str(number),
-            },
-        )
-        for number in range(2)
+        program.start(workdir, *flags, fields=fields, devices=2, environment=place)
+        for place in places_of_two()
     ]
 
 
@@ -137,6 +140,32 @@ def run_two(program, workdir, *flags, fields) -> list[str]:
     running = start_two(program, workdir, *flags, fields=fields)
     wait_until(program, running, lambda: all(process.poll() == 0 for process in running))
     return [program.log_of(process) for process in running]
+
+
+ONE_FAILS = """
+import sys
+import jax
+from rlsyn_jax.training import processes
+processes.join_processes()
+processes.barrier("both are here")
+if jax.process_index() == int(sys.argv[1]):
+    sys.exit("error: the disk of this one is full")
+processes.barrier("never reached by both")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_process_that_fails_alone_says_why_and_ends_the_others(program, failing):
+    arguments = ("-c", ONE_FAILS, str(failing))
+    running = [program.python(*arguments, environment=place) for place in places_of_two()]
+    limit = time.monotonic() + 120
+    while None in [process.poll() for process in running] and time.monotonic() < limit:
+        time.sleep(0.1)
+    codes = [process.poll() for process in running]
+    logs = end(program, running)
+    assert None not in codes and 0 not in codes, logs
+    assert "error: the disk of this one is full" in logs[failing]
 
 
 @pytest.fixture(scope="module")

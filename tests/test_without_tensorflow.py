@@ -13,12 +13,19 @@ BLOCK = """
 import socket
 import sys
 
-class Absent:
+class Hiding:
+    def __init__(self, finder):
+        self.finder = finder
+
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in ("tensorflow", "tensorboard"):
-            raise ImportError(f"No module named {name!r}", name=name)
+            return None
+        return self.finder.find_spec(name, path, target)
 
-sys.meta_path.insert(0, Absent())
+sys.meta_path[:] = [Hiding(finder) for finder in sys.meta_path]
 
 class NoNetwork(socket.socket):
     def connect(self, address):
@@ -52,6 +59,9 @@ def absent(tmp_path_factory):
     """The environment in which TensorFlow and TensorBoard cannot be imported."""
     folder = tmp_path_factory.mktemp("sitecustomize")
     (folder / "sitecustomize.py").write_text(BLOCK)
+    for name in ("tensorflow", "tensorboard"):  # There to be found, were it not for the block.
+        (folder / name).mkdir()
+        (folder / name / "__init__.py").write_text("raise AssertionError('it was imported')")
     return {"PYTHONPATH": str(folder)}
 
 

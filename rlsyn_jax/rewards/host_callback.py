@@ -24,11 +24,13 @@ def on_host(function: Callable) -> Callable:
             identities int32 [i], **options) -> numbers [i, g].
 
     Returns:
-        A reward function as config.rewards names them.
+        A reward function as config.rewards names them; raises ValueError among several processes.
     """
 
     @functools.wraps(function)
     def reward(embeddings: jax.Array, bank: ReferenceBank, **options) -> jax.Array:
+        if jax.process_count() > 1:
+            raise ValueError("a reward on the host serves one process, and this run has several")
         shape = embeddings.shape[:2]
 
         def call(*arrays):

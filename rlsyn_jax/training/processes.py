@@ -18,6 +18,8 @@ from jax.experimental import multihost_utils
 _LAUNCHER_VARIABLES = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "TPU_WORKER_HOSTNAMES")
 # Named by hand where there is no launcher.
 _BY_HAND = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+# Seconds that a process which ends waits for the others. One that failed alone ends them all then.
+_PATIENCE = 20
 
 
 def join_processes() -> None:
@@ -38,12 +40,17 @@ def join_processes() -> None:
                 f"JAX_NUM_PROCESSES is {number!r} and JAX_PROCESS_ID {place!r}; they must be whole "
                 "numbers, and the second one of 0 to the first less 1"
             )
-        jax.distributed.initialize(address, num_processes=int(number), process_id=int(place))
+        jax.distributed.initialize(
+            address,
+            num_processes=int(number),
+            process_id=int(place),
+            shutdown_timeout_seconds=_PATIENCE,
+        )
         return
     for name in _LAUNCHER_VARIABLES:
         value = os.environ.get(name, "1")
         if value != "1" and not (name == "TPU_WORKER_HOSTNAMES" and "," not in value):
-            jax.distributed.initialize()
+            jax.distributed.initialize(shutdown_timeout_seconds=_PATIENCE)
             return
 
 

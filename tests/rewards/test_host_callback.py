@@ -54,3 +54,9 @@ def test_equals_the_function_called_directly(bank, devices):
 def test_a_wrong_shape_is_named(bank):
     with pytest.raises(Exception, match=r"wrong_shape returned shape \(3,\).*\(4, 2\)"):
         jax.block_until_ready(jax.jit(lambda e: wrong_shape(e, bank))(jnp.ones((4, 2, 5))))
+
+
+def test_is_refused_among_several_processes(bank, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(ValueError, match="serves one process, and this run has several"):
+        wrong_shape(jnp.zeros((4, 2, 5)), bank)

@@ -15,13 +15,21 @@ import optax
 import pytest
 
 from rlsyn_jax.diffusion.samplers import make_sampling_plan, stochastic_where
+from rlsyn_jax.diffusion.schedules import make_alpha_bars
+from rlsyn_jax.models.dit import DiT
+from rlsyn_jax.rewards.coverage import distributional_coverage
+from rlsyn_jax.rewards.host_callback import on_host
 from rlsyn_jax.rewards.reference_bank import build_reference_bank
+from rlsyn_jax.rewards.richness import expression_richness
+from rlsyn_jax.rewards.semantic_consistency import semantic_consistency
 from rlsyn_jax.rl.advantages import RunningStatistics, initial_statistics
 from rlsyn_jax.rl.iteration import ALGORITHMS, PolicySettings, PolicyState, make_iteration
 from rlsyn_jax.rl.trained_steps import make_step_choice, steps_with_noise
 from rlsyn_jax.rl.value_function import ValueNetwork, create_value_state, make_value_optimizer
+from rlsyn_jax.training import meshes
 from rlsyn_jax.training.meshes import batch_sharding, make_mesh, parameter_shardings, replicated
 from rlsyn_jax.training.train_state import create_train_state
+from rlsyn_jax.training.trainable import merge, split
 
 CLASSES, SHAPE, STEPS = 2, (2, 1, 1), 3
 LEVELS = np.linspace(0.97, 0.03, 20)
@@ -64,6 +72,14 @@ def quick_compilation():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
+def thorough_compilation():
+    """What XLA fuses in a real run; rollout and update round differently."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 def settings_with(**changes):
@@ -490,7 +506,7 @@ EVERYTHING = {
 
 
 @pytest.mark.parametrize(("devices", "fsdp"), [(1, 1), (8, 2)])
-def test_an_iteration_needs_no_transfer_and_is_compiled_once(devices, fsdp):
+def test_an_iteration_needs_no_transfer_and_is_compiled_once(devices, fsdp, caplog):
     run = make_run(
         settings_with(**EVERYTHING),
         reference=make_params(),
@@ -502,12 +518,13 @@ def test_an_iteration_needs_no_transfer_and_is_compiled_once(devices, fsdp):
     )
     text = run.iteration.lower(run.state, *run.inputs).as_text()
     assert not any(word in text for word in ("callback", "infeed", "outfeed", "send", "recv"))
-    state, metrics = run.step(run.state)
-    compiled = run.iteration._cache_size()
-    with jax.transfer_guard("disallow"):
-        for _ in range(3):
-            state, metrics = run.step(state)
-    assert run.iteration._cache_size() == compiled == 1
+    with jax.log_compiles():
+        state, _ = run.step(run.state)
+        assert caplog.text.count("XLA compilation of jit(iteration)") == 1
+        with jax.transfer_guard("disallow"):
+            for _ in range(3):
+                state, metrics = run.step(state)
+    assert caplog.text.count("XLA compilation of jit(iteration)") == 1
     assert all(value.dtype == jnp.float32 and value.shape == () for value in metrics.values())
     assert state.step == 4 and len(state.step.sharding.device_set) == devices
 
@@ -519,22 +536,220 @@ def test_state_is_donated():
     assert not any(value.is_deleted() for value in jax.tree.leaves((state, run.inputs)))
 
 
-PEOPLE, GROUP = 4, 8
-REFERENCES = np.random.default_rng(2).normal(size=(PEOPLE * 3, 4))
+PEOPLE = 4
+BANK = build_reference_bank(
+    np.random.default_rng(2).normal(size=(PEOPLE * 3, 6)), np.repeat(np.arange(PEOPLE), 3), PEOPLE
+)
 
 
-def brute_force(name, reward):
-    """Returns the reward's leave-one-out credit by scoring the set without each sample in turn."""
+def embedding(images):
+    """Returns a fixed projection of the pixels, of unit norm."""
+    flat = images.reshape(len(images), -1)
+    weights = jax.random.normal(jax.random.key(9), (flat.shape[1], 6))
+    projected = jnp.tanh(flat @ weights) + 0.1
+    return projected / jnp.linalg.norm(projected, axis=-1, keepdims=True)
 
-    def call(embeddings, features, mask, identities):
-        bank = ReferenceBank(*map(jnp.asarray, (features, mask, identities)))
-        whole = np.asarray(reward(jnp.asarray(embeddings), bank, credit="broadcast"))
+
+def set_reward(name, embeddings, references):
+    """Equations (5) and (9) of one identity's samples, in NumPy."""
+    if name == "richness":
+        spreads = [np.var(v, axis=0, ddof=1).sum() for v in (embeddings, references)]
+        return -((spreads[0] - 1.1 * spreads[1]) ** 2)
+
+    def kernel(left, right):
+        squares = ((left[:, None] - right[None]) ** 2).sum(axis=-1)
+        return np.exp(-squares / (2 * 0.7**2)).mean()
+
+    return kernel(embeddings, references) - 0.5 * kernel(embeddings, embeddings)
+
+
+def by_removal(name):
+    """Returns the leave-one-out credit by scoring the set without each sample in turn."""
+
+    def credit(embeddings, features, mask, identities):
         credits = np.zeros(embeddings.shape[:2])
-        for j in range(embeddings.shape[1]):
-            others = jnp.asarray(np.delete(embeddings, j, axis=1))
-            without = np.asarray(reward(others, bank, credit="broadcast"))
-            credits[:, j] = embeddings.shape[1] * (whole[:, 0] - without[:, 0])
+        for i, samples in enumerate(np.float64(embeddings)):
+            references = np.float64(features[i][mask[i]])
+            whole = set_reward(name, samples, references)
+            for j in range(len(samples)):
+                without = set_reward(name, np.delete(samples, j, axis=0), references)
+                credits[i, j] = len(samples) * (whole - without)
         return credits
 
-    call.__name__ = name
-    return on_host(call)
+    return on_host(credit)
+
+
+def test_credits_equal_removal_where_a_person_s_samples_lie_on_several_devices():
+    """The two cancel sample by sample, so nothing is left to learn from."""
+    fast = {
+        "coverage": functools.partial(
+            distributional_coverage, sigma=0.7, alpha=0.5, credit="leave_one_out"
+        ),
+        "richness": functools.partial(
+            expression_richness, expansion=0.1, tau=1.0, credit="leave_one_out"
+        ),
+    }
+    rewards = {**fast, **{f"{name}_by_hand": by_removal(name) for name in fast}}
+    run = make_run(
+        settings_with(samples_per_identity=8),
+        rewards=rewards,
+        weights={"coverage": 1.0, "coverage_by_hand": -1.0, "richness": 0.5}
+        | {"richness_by_hand": -0.5},
+        embed=embedding,
+        bank=BANK,
+        devices=8,
+    )
+    _, (record,) = iterate(run, 1)
+    for name in fast:
+        for measure in ("reward", "reward_std"):
+            got, by_hand = (record[f"{measure}/{n}"] for n in (name, f"{name}_by_hand"))
+            assert got == pytest.approx(by_hand, rel=1e-3)
+        assert record[f"reward_std/{name}"] > 1e-3 and record[f"zero_spread/{name}"] == 0
+    assert record["advantage/spread"] < 2e-3
+
+
+IMAGE = (8, 8, 1)
+DIT = DiT(num_classes=PEOPLE, patch_size=4, width=16, depth=1, num_heads=2)
+DIT_PLAN = make_sampling_plan(make_alpha_bars("cosine", 50), num_steps=6, eta=1.0)
+DIT_QUIET_PLAN = make_sampling_plan(make_alpha_bars("cosine", 50), num_steps=6, eta=0.0)
+REWARDS = {
+    "semantic": semantic_consistency,
+    "coverage": functools.partial(
+        distributional_coverage, sigma=0.7, alpha=0.5, credit="leave_one_out"
+    ),
+    "richness": functools.partial(
+        expression_richness, expansion=0.1, tau=1.0, credit="leave_one_out"
+    ),
+}
+
+
+@functools.cache
+def dit_params():
+    """Returns weights that are nowhere zero, as a trained network's."""
+    x, label = jnp.zeros((1, *IMAGE)), jnp.zeros(1, jnp.int32)
+    params = jax.jit(DIT.init)(jax.random.key(0), x, label, label)["params"]
+    leaves, structure = jax.tree.flatten(params)
+    random = np.random.default_rng(3)
+    moved = [leaf + 0.1 * random.normal(size=leaf.shape).astype(np.float32) for leaf in leaves]
+    return jax.tree.unflatten(structure, moved)
+
+
+def make_dit_run(trainable="all", settings=None, **options):
+    trained, frozen = split(dit_params(), trainable, lora_rank=2, key=jax.random.key(1))
+    changes = {
+        "image_shape": IMAGE,
+        "num_classes": PEOPLE,
+        "num_identities": PEOPLE,
+        "samples_per_identity": 4,
+        "prediction_type": "v",
+        "log_prob_reduce": "mean",
+        "clip_range": 1e-3,
+        "squash": "tanh",
+        **(settings or {}),
+    }
+    return make_run(
+        settings_with(**changes),
+        trained=trained,
+        frozen=frozen,
+        apply=lambda params, *inputs: DIT.apply({"params": params}, *inputs),
+        merge=merge,
+        embed=embedding,
+        bank=BANK,
+        **{
+            "rewards": REWARDS,
+            "plan": DIT_PLAN,
+            "deterministic_plan": DIT_QUIET_PLAN,
+            "floor": 0.01,
+            **options,
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "options"),
+    [
+        ({}, {}),
+        ({"guidance_scale": 2.0}, {"choice": "fraction", "fraction": 0.5, "devices": 8}),
+        (
+            {
+                "guidance_scale": 2.0,
+                "unconditional": "detached",
+                "deterministic_elsewhere": True,
+                "micro_batch": 4,
+            },
+            {"choice": "noisiest", "count": 2},
+        ),
+        (
+            {"deterministic_elsewhere": True, "micro_batch": 48},
+            {"choice": "random", "count": 3, "devices": 8},
+        ),
+        (
+            {
+                "guidance_scale": 2.0,
+                "unconditional": "detached",
+                "log_prob_reduce": "sum",
+                "micro_batch": 8,
+            },
+            {"choice": "window", "count": 2, "devices": 8, "fsdp": 2},
+        ),
+        ({"guidance_scale": 2.0, "log_prob_reduce": "sum", "micro_batch": 1}, {"count": 2}),
+    ],
+)
+def test_the_first_importance_ratio_is_one(thorough_compilation, settings, options):
+    _, records = iterate(make_dit_run(settings=settings, **options), 2)
+    dimensions = np.prod(IMAGE) if settings.get("log_prob_reduce") == "sum" else 1
+    for record in records:
+        assert record["first_ratio_deviation"] <= 1e-6 * dimensions
+        assert record["gradient_norm"] > 1e-3
+
+
+@functools.cache
+def reinforced(devices, fsdp=1, micro_batch=16):
+    run = make_dit_run(
+        settings={"micro_batch": micro_batch, "minibatches": 1},
+        optimizer=optax.adam(1e-3),
+        devices=devices,
+        fsdp=fsdp,
+        choice="noisiest",
+        count=3,
+    )
+    state, records = iterate(run, 3)
+    return state, records
+
+
+@pytest.mark.parametrize(
+    ("devices", "fsdp", "micro_batch"),
+    [(2, 1, 16), (4, 2, 16), (8, 1, 16), (8, 2, 16), (1, 1, 4), (8, 1, 48)],
+)
+def test_devices_and_micro_batches_change_no_number(monkeypatch, devices, fsdp, micro_batch):
+    monkeypatch.setattr(meshes, "_SMALLEST_SPLIT", 64)
+    state, records = reinforced(devices, fsdp, micro_batch)
+    expected, expected_records = reinforced(1)
+    kernel = state.params["params"]["blocks_0"]["mlp_fc1"]["kernel"]
+    assert len(kernel.sharding.device_set) == devices
+    assert kernel.addressable_shards[0].data.size == kernel.size // fsdp
+    for record, wanted in zip(records, expected_records):
+        assert record.keys() == wanted.keys()
+        for name in record.keys() - {"ratio_deviation", "first_ratio_deviation"}:
+            np.testing.assert_allclose(
+                record[name], wanted[name], rtol=1e-4, atol=1e-6, err_msg=name
+            )
+    for got, wanted in zip(*map(jax.tree.leaves, (state.params, expected.params))):
+        np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("trainable", ["lora", "class_embedding"])
+def test_a_reference_without_low_rank_pairs_is_the_cold_start(trainable):
+    rows = split(dit_params(), trainable, lora_rank=2, key=jax.random.key(1))[0]["params"]
+    run = make_dit_run(
+        trainable,
+        settings={"kl_weight": 0.1},
+        reference={"params": rows, "lora": {}},
+        optimizer=optax.adam(1e-2),
+        choice="noisiest",
+        count=2,
+    )
+    state, records = iterate(run, 3)
+    assert bool(state.params["lora"]) == (trainable == "lora")
+    assert records[0]["kl_to_reference"] < 1e-10
+    assert 1e-7 < records[1]["kl_to_reference"] < records[2]["kl_to_reference"]
