@@ -22,7 +22,7 @@ from rlsyn_jax.rewards.host_callback import on_host
 from rlsyn_jax.rewards.reference_bank import build_reference_bank
 from rlsyn_jax.rewards.richness import expression_richness
 from rlsyn_jax.rewards.semantic_consistency import semantic_consistency
-from rlsyn_jax.rl.advantages import RunningStatistics, initial_statistics
+from rlsyn_jax.rl.advantages import RunningStatistics, combine_rewards, initial_statistics
 from rlsyn_jax.rl.iteration import ALGORITHMS, PolicySettings, PolicyState, make_iteration
 from rlsyn_jax.rl.trained_steps import make_step_choice, steps_with_noise
 from rlsyn_jax.rl.value_function import ValueNetwork, create_value_state, make_value_optimizer
@@ -330,6 +330,39 @@ def test_gradient_is_exact_where_other_steps_are_deterministic():
     assert not sampled["scale"][:, 2].any() and not sampled["shift"][:, 2].any()
 
 
+def test_a_detached_null_row_gets_no_gradient():
+    settings = {"guidance_scale": 1.8, "unconditional": "detached"}
+    gradients = sampled_gradients(make_run(settings_with(**settings)), 1)
+    assert not gradients["shift"][0, :, CLASSES].any()
+    assert np.abs(gradients["shift"][0, :, :CLASSES]).min() > 0.05
+
+
+def test_advantages_are_those_of_the_settings():
+    seen = []
+
+    @on_host
+    def listening(embeddings, features, mask, identities):
+        values = np.exp(embeddings[..., 0]) * (1 + identities[:, None])
+        seen.append(values)
+        return values
+
+    settings = {"baseline": "leave_one_out", "deviation_floor": 0.8, "squash": "none"}
+    settings |= {"normalise_over": "identity", "advantage_clip": 0.9}
+    run = make_run(settings_with(**settings), rewards={"only": listening})
+    _, (record,) = iterate(run, 1)
+    _, expected = combine_rewards(
+        {"only": jnp.asarray(seen[-1])},
+        {"only": 1.0},
+        scope="identity",
+        baseline="leave_one_out",
+        deviation_floor=0.8,
+        squash="none",
+        clip=0.9,
+    )
+    for name, value in expected.items():
+        assert record[name] == pytest.approx(float(value), rel=1e-4), name
+
+
 # Far from the targets, with the weights of x frozen.
 FAR = {"shift": make_params()["shift"] - jnp.asarray(0.25 / coefficients(PLAN)[1])[:, None]}
 FROZEN = {"scale": make_params()["scale"]}
@@ -415,16 +448,20 @@ def test_every_pass_trains_on_every_sample_once():
 @pytest.mark.parametrize("space", ["x", "epsilon"])
 def test_kl_pulls_towards_the_reference_as_its_formula_says(space):
     """Where only the offsets differ, the divergence does not depend on x."""
-    reference = make_params()
+    trained, reference = make_params(), make_params()
+    # Everything lies outside of [-1, 1], which rewards never see.
+    trained["shift"] = trained["shift"] + jnp.asarray(3 / coefficients(PLAN)[1])[:, None]
     moved = 0.1 * np.arange(1, 10).reshape(3, 3) * [1, -1, 1]
-    reference["shift"] = reference["shift"] - jnp.asarray(moved, jnp.float32)
+    reference["shift"] = trained["shift"] - jnp.asarray(moved, jnp.float32)
     run = make_run(
         settings_with(kl_weight=0.7, kl_space=space, micro_batch=16),
+        trained=trained,
         reference=reference,
-        rewards={"only": lambda embeddings, bank: jnp.zeros(embeddings.shape[:2])},
+        rewards={"only": lambda images, bank: jnp.abs(images).max(axis=-1)},
     )
     state, (record,) = iterate(run, 1)
     gradient = np.asarray(state.opt_state[0].trace["shift"])
+    assert record["reward/only"] == 1 and record["zero_spread/only"] == 1
     factor = np.full(3, 1.0)
     if space == "x":
         factor = coefficients(PLAN)[1] ** 2 / (2 * np.float64(PLAN.sigma) ** 2)
