@@ -36,6 +36,7 @@ from rlsyn_jax.rl.policy_gradient import (
     score_function_loss,
 )
 from rlsyn_jax.rl.value_function import ValueNetwork, ValueState, fit_value
+from rlsyn_jax.training.meshes import parameter_shardings, replicated
 from rlsyn_jax.training.train_state import TrainState
 
 ALGORITHMS = ("ddpo_is", "ddpo_sf", "dpok")
@@ -292,6 +293,16 @@ def make_iteration(
         transitions = {**transitions, "advantages": jax.lax.stop_gradient(advantages)}
         return state.replace(value=value), transitions, {"value_error": error}
 
+    def as_placed(state):
+        """Lays the state out as it came, or the next iteration would be another program."""
+        like_params = {n: getattr(state, n) for n in ("params", "opt_state", "ema_params")}
+        whole = {n: getattr(state, n) for n in ("step", "statistics", "value")}
+        constrain = jax.lax.with_sharding_constraint
+        return state.replace(
+            **constrain(like_params, parameter_shardings(mesh, like_params)),
+            **constrain(whole, replicated(mesh)),
+        )
+
     def iteration(state, frozen, reference, bank):
         key = jax.random.fold_in(state.key, state.step)
         rollout_key, order_key = jax.random.split(key)
@@ -341,6 +352,6 @@ def make_iteration(
             ),
             statistics=statistics,
         )
-        return state, jax.tree.map(jnp.float32, metrics)
+        return as_placed(state), jax.tree.map(jnp.float32, metrics)
 
     return jax.jit(iteration, donate_argnums=0)

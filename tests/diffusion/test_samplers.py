@@ -48,19 +48,19 @@ def signal_levels(plan):
     return levels, np.append(levels[1:], 1.0)
 
 
-def mean_from(plan, index, x, clean):
+@functools.partial(jax.jit, static_argnames="clip_denoised")
+def mean_of_noise(noise, x, step, clip_denoised):
+    """Returns a step's mean for a network whose output is `noise`."""
+    options = {"prediction_type": "epsilon", "clip_denoised": clip_denoised}
+    return transition(lambda *_: noise, x, LABELS, step, **options)
+
+
+def mean_from(plan, index, x, clean, clip_denoised=False):
     """Returns the package's mean of one step for a network that estimates `clean` at x."""
     level = np.float64(plan.alpha_bar[index])
     noise = (x - np.sqrt(level) * clean) / np.sqrt(1 - level)
-    mean = transition(
-        lambda *_: jnp.asarray(noise, jnp.float32),
-        jnp.asarray(x, jnp.float32),
-        LABELS,
-        jax.tree.map(lambda values: values[index], plan),
-        prediction_type="epsilon",
-        clip_denoised=False,
-    )
-    return np.asarray(mean)
+    step = jax.tree.map(lambda values: values[index], plan)
+    return mean_of_noise(np.float32(noise), np.float32(x), step, clip_denoised)
 
 
 def images(seed=0, number=2):
@@ -148,17 +148,8 @@ def test_clipping_bounds_the_image_and_keeps_x_between_image_and_noise():
     plan = make_sampling_plan(ALPHA_BARS, num_steps=6, eta=1.0)
     x, clean = images()
     clean = 3 * clean
-    step = jax.tree.map(lambda values: values[2], plan)
     now, before = (levels[2] for levels in signal_levels(plan))
-    noise = (x - np.sqrt(now) * clean) / np.sqrt(1 - now)
-    mean = transition(
-        lambda *_: jnp.asarray(noise, jnp.float32),
-        jnp.asarray(x, jnp.float32),
-        LABELS,
-        step,
-        prediction_type="epsilon",
-        clip_denoised=True,
-    )
+    mean = mean_from(plan, 2, x, clean, clip_denoised=True)
     assert (np.abs(clean) > 1).any()
     np.testing.assert_allclose(mean, posterior(now, before, x, np.clip(clean, -1, 1))[0], atol=1e-4)
 
