@@ -46,6 +46,8 @@ def default_config() -> ConfigDict:
     config.generator.num_heads = 4
     config.generator.learn_sigma = False  # Variance channels, trained by the variational bound.
     config.generator.dtype = "float32"  # float32 | bfloat16, of matrix products.
+    # Compute blocks anew in the backward pass: less memory on accelerators, none saved on CPUs.
+    config.generator.remat = False
     config.generator.schedule = "cosine"  # cosine | linear
     config.generator.num_timesteps = 1000
     config.generator.prediction_type = "v"  # v | epsilon

@@ -29,10 +29,11 @@ def main(argv: list[str]) -> None:
             raise ValueError(f"--stages is {_STAGES.value}; the stages are {', '.join(STAGES)}")
         configuration.validate(_CONFIG.value)
         # Imported here, so that a wrong flag or field is told before devices are set up.
-        from rlsyn_jax.stages import run_stage, set_up
+        from rlsyn_jax.stages import check_devices, run_stage, set_up
 
         workdir = Path(_WORKDIR.value).absolute()
         set_up(_CONFIG.value, workdir)
+        check_devices(_CONFIG.value, workdir, _STAGES.value)
         for stage in STAGES:
             if stage in _STAGES.value:
                 run_stage(stage, _CONFIG.value, workdir)

@@ -145,8 +145,7 @@ def test_data_that_cannot_be_used_is_refused_before_training(refusal, tmp_path, 
     message = refusal(tmp_path / "run", fields=fields)
     assert re.search(expected, message) and "\n" not in message, message
     # Nothing was made, so the same folder takes the corrected command.
-    made = {path.name for path in (tmp_path / "run" / "pretrain").iterdir()}
-    assert made == {"stage.json"}
+    assert not (tmp_path / "run" / "pretrain").exists()
     second = refusal(tmp_path / "run", fields=fields | {"data.path": tmp_path / "other"})
     assert "other', which is not a folder" in second
 
@@ -155,6 +154,29 @@ def test_the_general_data_is_checked_too(refusal, tmp_path):
     fields = {"general_data.source": "folder", "general_data.path": tmp_path / "absent"}
     message = refusal(tmp_path / "run", fields=fields)
     assert re.search("config.general_data.path is '.*absent', which is not a folder", message)
+    # A prior by somebody else is not copied before the data it will be used with is found wrong.
+    fields |= {"pretrain.source": "shipped", "general_data.path": tmp_path / "missing"}
+    message = refusal(tmp_path / "run", fields=fields)
+    assert re.search("config.general_data.path is '.*missing', which is not a folder", message)
+    assert {path.name for path in (tmp_path / "run" / "pretrain").iterdir()} == {"stage.json"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"fsdp": 3}, "config.fsdp is 3; it must divide the number of devices, 8"),
+        ({"pretrain.batch_size": 12}, "config.pretrain.batch_size is 12; .* of devices, 8"),
+        ({"adapt.batch_size": 4}, "config.adapt.batch_size is 4; .* of devices, 8"),
+        ({"reinforce.samples": 3}, "2 identities x 3 samples = 6, which .* by the 8 devices"),
+        ({"reinforce.micro_batch": 5}, "config.reinforce.micro_batch is 5 transitions;"),
+        ({"reinforce.sigma_floor": 9.0}, "config.reinforce.*sigma_floor 9.0"),
+    ],
+)
+def test_what_the_devices_cannot_share_is_refused_before_any_stage(
+    refusal, tmp_path, fields, expected
+):
+    assert re.search(expected, refusal(tmp_path / "run", fields=fields))
+    assert not (tmp_path / "run" / "pretrain").exists()
 
 
 def odd_people(folder):

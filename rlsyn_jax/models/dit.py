@@ -191,6 +191,7 @@ class DiT(nn.Module):
         width, depth, num_heads, mlp_ratio: transformer sizes.
         learn_sigma: also predict the variance's interpolation, which doubles the output channels.
         dtype: computation dtype; parameters stay float32.
+        remat: compute each block again in the backward pass instead of keeping its activations.
     """
 
     num_classes: int
@@ -201,6 +202,7 @@ class DiT(nn.Module):
     mlp_ratio: float = 4.0
     learn_sigma: bool = False
     dtype: Any = jnp.float32
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, timesteps: jax.Array, class_labels: jax.Array) -> jax.Array:
@@ -241,8 +243,9 @@ class DiT(nn.Module):
         condition = condition + LabelEmbedder(self.num_classes, self.width, name="y_embedder")(
             class_labels
         ).astype(self.dtype)
+        block = nn.remat(Block) if self.remat else Block
         for index in range(self.depth):
-            x = nn.remat(Block)(self.num_heads, self.mlp_ratio, self.dtype, name=f"blocks_{index}")(
+            x = block(self.num_heads, self.mlp_ratio, self.dtype, name=f"blocks_{index}")(
                 x, condition
             )
         zeros = nn.initializers.zeros

@@ -59,8 +59,10 @@ def run(config: ConfigDict, workdir: Path) -> None:
     record = StageRecord(workdir, "pretrain", config, FIELDS)
     if record.complete:
         return
-    # What is wrong with the target is told now, not after hours of training the prior.
+    # What is wrong with the data is told before anything is made, so that the corrected command
+    # finds a folder that it may use.
     load_target(config, workdir)
+    load_general(config, workdir)
     if not (record.directory / "samples.png").exists():
         source = config.pretrain.source
         if source == "train":
@@ -150,7 +152,7 @@ def read_shipped_prior(config: ConfigDict) -> dict:
     for section in ("generator", "image"):
         for name, value in made_with[section].items():
             now = plain(config[section])[name]
-            if now != value and name not in ("dtype", "resize", "skip_damaged"):
+            if now != value and name not in ("dtype", "remat", "resize", "skip_damaged"):
                 raise ConfigError(
                     f"config.{section}.{name} is {now!r}, but the prior that ships with the package"
                     f" was made with {value!r}; set it so, or set config.pretrain.source='train'"

@@ -15,7 +15,6 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from rlsyn_jax.config import ConfigError
-from rlsyn_jax.diffusion.samplers import make_sampling_plan
 from rlsyn_jax.evaluation.fidelity import precision_recall_density_coverage
 from rlsyn_jax.evaluation.identification import nearest_centroid_accuracy
 from rlsyn_jax.rewards.reference_bank import ReferenceBank, build_reference_bank
@@ -23,20 +22,19 @@ from rlsyn_jax.rewards.registry import check_reward_output, resolve_reward
 from rlsyn_jax.rewards.richness import reference_variance
 from rlsyn_jax.rl.advantages import combine_rewards, initial_statistics
 from rlsyn_jax.rl.iteration import PolicySettings, PolicyState, make_iteration
+from rlsyn_jax.rl.memory import available_bytes, peak_bytes
 from rlsyn_jax.rl.monitoring import best_step, collapse_warning, hacking_warning, total_reward
-from rlsyn_jax.rl.trained_steps import make_step_choice, steps_with_noise
 from rlsyn_jax.rl.value_function import ValueNetwork, create_value_state, make_value_optimizer
 from rlsyn_jax.stages.extractors import embed_images, load_extractor, make_embed
 from rlsyn_jax.stages.generator import (
-    alpha_bars,
     build_generator,
-    image_shape,
     load_model,
     make_sampler,
     save_model,
     write_sample_grid,
 )
 from rlsyn_jax.stages.inputs import TARGET_FIELDS, load_target, train_labels
+from rlsyn_jax.stages.policy import policy_settings, policy_steps
 from rlsyn_jax.stages.stage_record import StageRecord, plain
 from rlsyn_jax.training.atomic_files import write_json
 from rlsyn_jax.training.checkpoints import CheckpointStore
@@ -44,6 +42,7 @@ from rlsyn_jax.training.meshes import (
     batch_sharding,
     make_mesh,
     on_this_process,
+    own_device,
     parameter_shardings,
     place,
     replicated,
@@ -107,6 +106,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
         if store.latest_step() is not None:
             state, _, _ = store.restore(state)
         start = int(state.step)
+        if start < reinforce.iterations:
+            policy = compiled(policy)
         writer = create_metric_writer(
             record.directory, resume_step=start, tensorboard=config.tensorboard
         )
@@ -228,84 +229,32 @@ def make_policy(config: ConfigDict, workdir: Path, mesh: Mesh) -> Policy:
     return Policy(iteration, state, frozen, reference, bank, real_spread, weights)
 
 
-def policy_steps(config: ConfigDict) -> tuple:
-    """Returns the rollout's plan, the same without noise, and which steps train.
-
-    Returns:
-        (plan, deterministic plan, number of trained steps, function that chooses them).
+def compiled(policy: Policy) -> Policy:
+    """Compiles the iteration for its state, tells the memory it needs and checks that it fits.
 
     Raises:
-        ConfigError: the choice asks for more steps than have noise.
+        ConfigError: a device has less memory than one iteration needs at its peak.
     """
-    reinforce = config.reinforce
-    plan = make_sampling_plan(
-        alpha_bars(config),
-        num_steps=reinforce.num_steps,
-        eta=reinforce.eta,
-        kind=reinforce.transition,
+    logging.info("reinforce: compiling the iteration")
+    program = policy.iteration.lower(
+        policy.state, policy.frozen, policy.reference, policy.bank
+    ).compile()
+    needed, available = peak_bytes(program), available_bytes(own_device().device_set)
+    logging.info(
+        "reinforce: one iteration needs %.1f MiB a device at its peak, and %s",
+        needed / 2**20,
+        "how much is free is not known"
+        if available is None
+        else f"{available / 2**20:.0f} are free",
     )
-    deterministic_plan = make_sampling_plan(
-        alpha_bars(config), num_steps=reinforce.num_steps, eta=0.0
-    )
-    candidates = steps_with_noise(np.asarray(plan.sigma), reinforce.sigma_floor)
-    try:
-        number, choose = make_step_choice(
-            reinforce.trained_steps,
-            candidates,
-            count=reinforce.num_trained_steps,
-            fraction=reinforce.trained_fraction,
-            window_iterations=reinforce.window_iterations,
-        )
-    except ValueError as error:
+    if available is not None and needed > available:
         raise ConfigError(
-            f"{error} (config.reinforce.trained_steps is {reinforce.trained_steps!r}, "
-            f"num_trained_steps {reinforce.num_trained_steps}, num_steps {reinforce.num_steps}, "
-            f"sigma_floor {reinforce.sigma_floor})"
-        ) from error
-    return plan, deterministic_plan, number, choose
-
-
-def policy_settings(
-    config: ConfigDict, num_classes: int, num_trained_steps: int, num_devices: int
-) -> PolicySettings:
-    """Returns the settings of config.reinforce for so many identities and devices.
-
-    Raises:
-        ConfigError: batch, minibatches, micro-batch and devices do not divide.
-    """
-    reinforce = config.reinforce
-    identities = min(reinforce.identities, num_classes)
-    batch_size = identities * reinforce.samples
-    told = f"{identities} identities x {reinforce.samples} samples = {batch_size}"
-    if batch_size % num_devices or batch_size % reinforce.minibatches:
-        raise ConfigError(
-            f"one iteration has {told}, which must be divisible by the {num_devices} devices and "
-            f"by config.reinforce.minibatches ({reinforce.minibatches})"
+            f"one iteration of reinforce needs {needed / 2**20:.0f} MiB on each device, of which "
+            f"{available / 2**20:.0f} are free; lower config.reinforce.micro_batch (the passes' "
+            "activations), config.reinforce.samples or num_trained_steps (the trajectories), set "
+            "config.generator.remat=True, or split the parameters by config.fsdp"
         )
-    samples = batch_size // reinforce.minibatches
-    transitions = samples * num_trained_steps
-    micro_batch = reinforce.micro_batch or samples
-    if micro_batch > transitions or transitions % micro_batch or micro_batch % num_devices:
-        raise ConfigError(
-            f"config.reinforce.micro_batch is {micro_batch} transitions; one update has {told} "
-            f"samples / {reinforce.minibatches} minibatches x {num_trained_steps} trained steps = "
-            f"{transitions} of them, which it must divide, and it must be divisible by the "
-            f"{num_devices} devices"
-        )
-    own = {field.name for field in dataclasses.fields(PolicySettings)}
-    shared = {name: reinforce[name] for name in own & set(reinforce.keys())}
-    return PolicySettings(
-        **{
-            **shared,
-            "image_shape": image_shape(config),
-            "num_classes": num_classes,
-            "num_identities": identities,
-            "samples_per_identity": reinforce.samples,
-            "prediction_type": config.generator.prediction_type,
-            "clip_denoised": config.generator.clip_denoised,
-            "micro_batch": micro_batch,
-        }
-    )
+    return dataclasses.replace(policy, iteration=program)
 
 
 def check_rewards(config, rewards, weights, bank, settings: PolicySettings) -> None:

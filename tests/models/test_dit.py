@@ -291,3 +291,22 @@ def test_sizes_that_do_not_fit_are_refused_with_their_numbers(model, shape, mess
     zero = jnp.zeros(1, jnp.int32)
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(model.init, jax.random.key(0), jnp.zeros(shape), zero, zero)
+
+
+def test_remat_changes_no_number_and_keeps_only_block_inputs():
+    params, inputs = random_params(), make_inputs()
+
+    def loss(params, model):
+        return jnp.mean(model.apply({"params": params}, *inputs) ** 2)
+
+    gradients, kept = [], []
+    for model in (MODEL, MODEL.clone(remat=True)):
+        gradients.append(jax.jit(jax.grad(loss), static_argnums=1)(params, model))
+        # What the backward pass holds on to, besides parameters and inputs.
+        _, backward = jax.eval_shape(
+            lambda params, model=model: jax.vjp(lambda p: loss(p, model), params), params
+        )
+        kept.append(sum(value.size for value in jax.tree.leaves(backward)))
+    for one, other in zip(*map(jax.tree.leaves, gradients)):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+    assert kept[1] < 0.8 * kept[0]

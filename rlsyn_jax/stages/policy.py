@@ -1,0 +1,94 @@
+"""What config.reinforce means for a run's identities and devices; nothing is computed here."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from rlsyn_jax.config import ConfigError
+from rlsyn_jax.diffusion.samplers import make_sampling_plan
+from rlsyn_jax.rl.iteration import PolicySettings
+from rlsyn_jax.rl.trained_steps import make_step_choice, steps_with_noise
+from rlsyn_jax.stages.generator import alpha_bars, image_shape
+
+
+def policy_steps(config: ConfigDict) -> tuple:
+    """Returns the rollout's plan, the same without noise, and which steps train.
+
+    Returns:
+        (plan, deterministic plan, number of trained steps, function that chooses them).
+
+    Raises:
+        ConfigError: the choice asks for more steps than have noise.
+    """
+    reinforce = config.reinforce
+    plan = make_sampling_plan(
+        alpha_bars(config),
+        num_steps=reinforce.num_steps,
+        eta=reinforce.eta,
+        kind=reinforce.transition,
+    )
+    deterministic_plan = make_sampling_plan(
+        alpha_bars(config), num_steps=reinforce.num_steps, eta=0.0
+    )
+    candidates = steps_with_noise(np.asarray(plan.sigma), reinforce.sigma_floor)
+    try:
+        number, choose = make_step_choice(
+            reinforce.trained_steps,
+            candidates,
+            count=reinforce.num_trained_steps,
+            fraction=reinforce.trained_fraction,
+            window_iterations=reinforce.window_iterations,
+        )
+    except ValueError as error:
+        raise ConfigError(
+            f"{error} (config.reinforce.trained_steps is {reinforce.trained_steps!r}, "
+            f"num_trained_steps {reinforce.num_trained_steps}, num_steps {reinforce.num_steps}, "
+            f"sigma_floor {reinforce.sigma_floor})"
+        ) from error
+    return plan, deterministic_plan, number, choose
+
+
+def policy_settings(
+    config: ConfigDict, num_classes: int, num_trained_steps: int, num_devices: int
+) -> PolicySettings:
+    """Returns the settings of config.reinforce for so many identities and devices.
+
+    Raises:
+        ConfigError: batch, minibatches, micro-batch and devices do not divide.
+    """
+    reinforce = config.reinforce
+    identities = min(reinforce.identities, num_classes)
+    batch_size = identities * reinforce.samples
+    told = f"{identities} identities x {reinforce.samples} samples = {batch_size}"
+    if batch_size % num_devices or batch_size % reinforce.minibatches:
+        raise ConfigError(
+            f"one iteration has {told}, which must be divisible by the {num_devices} devices and "
+            f"by config.reinforce.minibatches ({reinforce.minibatches})"
+        )
+    samples = batch_size // reinforce.minibatches
+    transitions = samples * num_trained_steps
+    micro_batch = reinforce.micro_batch or samples
+    if micro_batch > transitions or transitions % micro_batch or micro_batch % num_devices:
+        raise ConfigError(
+            f"config.reinforce.micro_batch is {micro_batch} transitions; one update has {told} "
+            f"samples / {reinforce.minibatches} minibatches x {num_trained_steps} trained steps = "
+            f"{transitions} of them, which it must divide, and it must be divisible by the "
+            f"{num_devices} devices"
+        )
+    own = {field.name for field in dataclasses.fields(PolicySettings)}
+    shared = {name: reinforce[name] for name in own & set(reinforce.keys())}
+    return PolicySettings(
+        **{
+            **shared,
+            "image_shape": image_shape(config),
+            "num_classes": num_classes,
+            "num_identities": identities,
+            "samples_per_identity": reinforce.samples,
+            "prediction_type": config.generator.prediction_type,
+            "clip_denoised": config.generator.clip_denoised,
+            "micro_batch": micro_batch,
+        }
+    )
