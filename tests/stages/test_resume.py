@@ -7,6 +7,7 @@ manifest, journal of kept images, metrics.jsonl line by line, and metrics.json.
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -188,3 +189,54 @@ def fill(path):
     with open(path, "wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
         while True:
             file.write(bytes(4096))
+
+
+# Everything that an iteration carries over: window, running statistics, value function.
+CARRIED = {
+    "reinforce.algorithm": "dpok",
+    "reinforce.value_steps": 2,
+    "reinforce.normalise_over": "running",
+    "reinforce.trained_steps": "window",
+    "reinforce.num_trained_steps": 2,
+    "reinforce.window_iterations": 3,
+    "reinforce.kl_weight": 0.1,
+    "reinforce.trainable": "lora",
+    "reinforce.iterations": 60,
+    "reinforce.checkpoint_every": 1,
+    "reinforce.evaluate_every": 30,
+}
+
+
+def test_reinforcement_killed_twenty_times_ends_with_the_same_bits(program, tmp_path):
+    start = tmp_path / "start"
+    program.run(start, "--stages=pretrain,adapt", fields=CARRIED)
+    runs = [tmp_path / name for name in ("whole", "killed")]
+    for run in runs:
+        shutil.copytree(start, run)
+    stage = "--stages=reinforce"
+    program.run(runs[0], stage, fields=CARRIED)
+    checkpoints = runs[1] / "reinforce" / "checkpoints"
+    generator = np.random.default_rng(0)
+
+    def saved() -> int:
+        return max((int(p.name) for p in checkpoints.glob("*") if p.name.isdigit()), default=0)
+
+    for _ in range(20):
+        before = saved()
+        process = program.start(runs[1], stage, fields=CARRIED)
+        while process.poll() is None and saved() == before:
+            time.sleep(0.002)
+        # Anywhere within the iterations that follow, or while one is written.
+        time.sleep(generator.uniform(0, 0.2))
+        assert process.poll() is None, program.log_of(process)
+        process.kill()
+        process.wait()
+    assert saved() < CARRIED["reinforce.iterations"]
+    program.run(runs[1], stage, fields=CARRIED)
+    one, other = (checkpoint(run / "reinforce" / "checkpoints") for run in runs)
+    assert one["step"] == other["step"] == CARRIED["reinforce.iterations"]
+    assert any("value" in name for name in one["arrays"])
+    for name, value in one["arrays"].items():
+        assert raw(value) == raw(other["arrays"][name]), f"{name} differs"
+    files = [run / "reinforce" / "metrics.jsonl" for run in runs]
+    assert files[0].read_bytes() == files[1].read_bytes()
