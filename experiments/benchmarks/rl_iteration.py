@@ -35,7 +35,7 @@ from rlsyn_jax.rewards.reference_bank import build_reference_bank
 from rlsyn_jax.rewards.semantic_consistency import semantic_consistency
 from rlsyn_jax.rl.advantages import initial_statistics
 from rlsyn_jax.rl.iteration import PolicySettings, PolicyState, make_iteration
-from rlsyn_jax.rl.memory import peak_bytes
+from rlsyn_jax.rl.memory import memory_need
 from rlsyn_jax.rl.trained_steps import make_step_choice, steps_with_noise
 from rlsyn_jax.training.meshes import make_mesh
 from rlsyn_jax.training.optimizers import make_optimizer
@@ -152,7 +152,7 @@ def make_ours(shape: dict, mesh: Mesh) -> tuple[Callable, Callable, float]:
             jax.block_until_ready(backward(params, x, labels, labels))
         return time.perf_counter() - started
 
-    return whole, passes, peak_bytes(program) / 2**20
+    return whole, passes, memory_need(program).peak / 2**20
 
 
 def make_torch(shape: dict, compile_model: bool) -> Callable:

@@ -3,22 +3,43 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 
 
-def peak_bytes(program: jax.stages.Compiled) -> int:
-    """Returns a program's memory on one device at its peak, in bytes.
+class MemoryNeed(NamedTuple):
+    """A program's memory on one device in bytes, as the compiler has laid it out.
 
-    Arguments, results that do not take a donated argument's place, and temporaries, as the
-    compiler has laid them out; the program itself and what else lives on the device come on top.
+    The program itself and what else lives on the device come on top.
 
-    Args:
-        program: a lowered and compiled function.
+    arguments: what it is given. results: what does not take a donated argument's place.
+    temporaries: what it holds while it runs.
     """
+
+    arguments: int
+    results: int
+    temporaries: int
+
+    @property
+    def peak(self) -> int:
+        """All of it."""
+        return sum(self)
+
+    @property
+    def to_allocate(self) -> int:
+        """What is needed on top of arguments that are on the device already."""
+        return self.results + self.temporaries
+
+
+def memory_need(program: jax.stages.Compiled) -> MemoryNeed:
+    """Returns what a lowered and compiled function needs on each device."""
     analysis = program.memory_analysis()
-    results = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
-    return analysis.argument_size_in_bytes + results + analysis.temp_size_in_bytes
+    return MemoryNeed(
+        analysis.argument_size_in_bytes,
+        analysis.output_size_in_bytes - analysis.alias_size_in_bytes,
+        analysis.temp_size_in_bytes,
+    )
 
 
 def available_bytes(devices: set[jax.Device]) -> int | None:

@@ -22,7 +22,7 @@ from rlsyn_jax.rewards.registry import check_reward_output, resolve_reward
 from rlsyn_jax.rewards.richness import reference_variance
 from rlsyn_jax.rl.advantages import combine_rewards, initial_statistics
 from rlsyn_jax.rl.iteration import PolicySettings, PolicyState, make_iteration
-from rlsyn_jax.rl.memory import available_bytes, peak_bytes
+from rlsyn_jax.rl.memory import available_bytes, memory_need
 from rlsyn_jax.rl.monitoring import best_step, collapse_warning, hacking_warning, total_reward
 from rlsyn_jax.rl.value_function import ValueNetwork, create_value_state, make_value_optimizer
 from rlsyn_jax.stages.extractors import embed_images, load_extractor, make_embed
@@ -239,20 +239,21 @@ def compiled(policy: Policy) -> Policy:
     program = policy.iteration.lower(
         policy.state, policy.frozen, policy.reference, policy.bank
     ).compile()
-    needed, available = peak_bytes(program), available_bytes(own_device().device_set)
+    need, available = memory_need(program), available_bytes(own_device().device_set)
+    free = "unknown" if available is None else f"{available / 2**20:.0f} MiB"
     logging.info(
-        "reinforce: one iteration needs %.1f MiB a device at its peak, and %s",
-        needed / 2**20,
-        "how much is free is not known"
-        if available is None
-        else f"{available / 2**20:.0f} are free",
+        "reinforce: one iteration takes %.1f MiB of a device at its peak, %.1f of them not yet "
+        "allocated; free: %s",
+        need.peak / 2**20,
+        need.to_allocate / 2**20,
+        free,
     )
-    if available is not None and needed > available:
+    if available is not None and need.to_allocate > available:
         raise ConfigError(
-            f"one iteration of reinforce needs {needed / 2**20:.0f} MiB on each device, of which "
-            f"{available / 2**20:.0f} are free; lower config.reinforce.micro_batch (the passes' "
-            "activations), config.reinforce.samples or num_trained_steps (the trajectories), set "
-            "config.generator.remat=True, or split the parameters by config.fsdp"
+            f"one iteration of reinforce needs another {need.to_allocate / 2**20:.0f} MiB on each "
+            f"device, and {free} are free; lower config.reinforce.micro_batch (activations), "
+            "samples or num_trained_steps (trajectories), set config.generator.remat=True, or "
+            "split the parameters by config.fsdp"
         )
     return dataclasses.replace(policy, iteration=program)
 
