@@ -174,9 +174,9 @@ def main() -> None:
     configuration.validate(base)
     workdir = arguments.workdir.absolute()
     record = StageRecord(workdir, "pretrain", base, ("general_data", "data", "image", "extractor"))
-    train_extractors(base, workdir, record)
-    judge = load_extractor(base, workdir, "judge")
     general = load_general(base, workdir)
+    train_extractors(base, workdir, record, general)
+    judge = load_extractor(base, workdir, "judge")
     people = np.arange(general.num_identities)
     unseen = np.flatnonzero(np.isin(general.identities, people[people % 8 == 0]))
     seen = general.subset(

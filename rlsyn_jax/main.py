@@ -29,7 +29,8 @@ def main(argv: list[str]) -> None:
             raise ValueError(f"--stages is {_STAGES.value}; the stages are {', '.join(STAGES)}")
         configuration.validate(_CONFIG.value)
         # Imported here, so that a wrong flag or field is told before devices are set up.
-        from rlsyn_jax.stages import check_devices, run_stage, set_up
+        from rlsyn_jax.stages import run_stage, set_up
+        from rlsyn_jax.stages.device_checks import check_devices
 
         workdir = Path(_WORKDIR.value).absolute()
         set_up(_CONFIG.value, workdir)

@@ -179,6 +179,20 @@ def test_what_the_devices_cannot_share_is_refused_before_any_stage(
     assert not (tmp_path / "run" / "pretrain").exists()
 
 
+@pytest.mark.slow
+def test_an_iteration_that_does_not_fit_leaves_the_folder_to_one_that_does(
+    program, refusal, tmp_path, monkeypatch
+):
+    program.run(tmp_path / "run", "--stages=pretrain,adapt", devices=8)
+    with monkeypatch.context() as little:
+        little.setattr("rlsyn_jax.stages.reinforce.available_bytes", lambda devices: 1000)
+        message = refusal(tmp_path / "run", "--stages=reinforce")
+    assert re.search("another .* MiB on each device, and 0 MiB are free; lower", message)
+    fields = {"reinforce.num_steps": 5, "remat": True}
+    log = program.run(tmp_path / "run", "--stages=reinforce", fields=fields, devices=8)
+    assert "reinforce: done" in log
+
+
 def odd_people(folder):
     """Images of every size and kind that decoders know, of people with names from everywhere."""
     for number, name in enumerate(["Zoë", "李小龍", "Ünal, Ç.", "a'b", "100 %", "nul"]):

@@ -4,12 +4,13 @@
     python experiments/benchmarks/rl_iteration.py --small
     python experiments/benchmarks/rl_iteration.py --large
 
-Runs four things by turns on the same shapes, all weights trained, and ends with one line of JSON:
+Runs three things by turns on the same shapes, all weights trained, and ends with one line of JSON:
 - our iteration: rollout, reward, advantages, clipped importance ratio, Adam;
 - the passes it cannot do without: the rollout's forward passes and the trained steps' forward and
   backward passes, each as a compiled program that is called alone;
 - the same iteration in PyTorch, as ddpo-pytorch does it, on diffusers' DiTTransformer2DModel of
   equal shapes: batched, without reading from the device inside, by torch.compile with --compile.
+  Its blocks each embed timestep and label by themselves; ours also keeps an average of the weights.
 
 iteration_over_own_passes = ours / passes; speed_over_torch = PyTorch / ours, above 1 where ours is
 faster; both are medians of ratios of neighbouring measurements. peak_mib is the compiler's.
@@ -27,19 +28,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
-from rlsyn_jax.diffusion.samplers import make_sampling_plan
-from rlsyn_jax.diffusion.schedules import make_alpha_bars
-from rlsyn_jax.models.dit import DiT
+from rlsyn_jax.config import default_config
 from rlsyn_jax.rewards.reference_bank import build_reference_bank
-from rlsyn_jax.rewards.semantic_consistency import semantic_consistency
-from rlsyn_jax.rl.advantages import initial_statistics
-from rlsyn_jax.rl.iteration import PolicySettings, PolicyState, make_iteration
+from rlsyn_jax.rl.iteration import make_iteration
 from rlsyn_jax.rl.memory import memory_need
-from rlsyn_jax.rl.trained_steps import make_step_choice, steps_with_noise
+from rlsyn_jax.stages.generator import build_generator, init_params
+from rlsyn_jax.stages.policy import policy_settings, policy_steps
+from rlsyn_jax.stages.reinforce import create_policy_state, resolve_rewards
 from rlsyn_jax.training.meshes import make_mesh
 from rlsyn_jax.training.optimizers import make_optimizer
-from rlsyn_jax.training.train_state import create_train_state
 from rlsyn_jax.training.trainable import merge, split
 
 SHAPES = {
@@ -58,54 +57,37 @@ def make_projection() -> np.ndarray:
     return np.random.default_rng(0).normal(size=(SIZE * SIZE * 3, FEATURES)).astype(np.float32)
 
 
+def make_config(shape: dict) -> ConfigDict:
+    """Returns the run's configuration: the sizes above, one reward, all weights trained."""
+    config = default_config()
+    config.image.size = SIZE
+    config.generator.update(shape)
+    config.generator.patch_size = PATCH
+    config.generator.schedule = "linear"
+    config.generator.prediction_type = "epsilon"
+    config.generator.clip_denoised = False
+    config.reinforce.identities, config.reinforce.samples = IDENTITIES, GROUP
+    config.reinforce.num_steps, config.reinforce.num_trained_steps = STEPS, TRAINED
+    config.reinforce.deterministic_elsewhere = False
+    config.reinforce.clip_range = CLIP_RANGE
+    config.reinforce.squash = "none"
+    config.rewards.coverage.weight = config.rewards.richness.weight = 0.0
+    return config
+
+
 def make_ours(shape: dict, mesh: Mesh) -> tuple[Callable, Callable, float]:
     """Returns (seconds of an iteration, seconds of its passes alone, peak MiB of the iteration)."""
-    model = DiT(num_classes=CLASSES, patch_size=PATCH, **shape)
-    x, labels = jnp.zeros((BATCH, *IMAGE)), jnp.zeros(BATCH, jnp.int32)
-    params = jax.jit(model.init)(jax.random.key(0), x, labels, labels)["params"]
+    config = make_config(shape)
+    plan, deterministic_plan, number, choose = policy_steps(config)
+    settings = policy_settings(config, CLASSES, number, mesh.size)
+    model, params = build_generator(config, CLASSES), init_params(config, CLASSES, seed=0)
     trained, frozen = split(params, "all")
     optimizer = make_optimizer(
         learning_rate=LEARNING_RATE, warmup_steps=0, total_steps=10, gradient_clip=1.0
     )
-    state = create_train_state(trained, optimizer, jax.random.key(1), mesh)
-    fields = {name: getattr(state, name) for name in state.__dataclass_fields__}
-    state = PolicyState(**fields, statistics=initial_statistics(["semantic"]), value=None)
-    settings = PolicySettings(
-        image_shape=IMAGE,
-        num_classes=CLASSES,
-        num_identities=IDENTITIES,
-        samples_per_identity=GROUP,
-        prediction_type="epsilon",
-        clip_denoised=False,
-        algorithm="ddpo_is",
-        guidance_scale=1.0,
-        unconditional="trained",
-        deterministic_elsewhere=False,
-        inner_epochs=1,
-        minibatches=1,
-        micro_batch=BATCH,
-        clip_range=CLIP_RANGE,
-        log_prob_reduce="mean",
-        kl_weight=0.0,
-        kl_space="x",
-        normalise_over="identity",
-        statistics_momentum=0.9,
-        baseline="mean",
-        deviation_floor=0.0,
-        squash="none",
-        advantage_clip=5.0,
-        value_steps=0,
-        ema_decay=0.9,
-    )
-    alpha_bars = make_alpha_bars("linear")
-    plan = make_sampling_plan(alpha_bars, num_steps=STEPS, eta=1.0)
-    number, choose = make_step_choice(
-        "noisiest",
-        steps_with_noise(np.asarray(plan.sigma), 0.01),
-        count=TRAINED,
-        fraction=1.0,
-        window_iterations=1,
-    )
+    state = create_policy_state(config, mesh, settings, trained, optimizer, None)
+    rewards, weights = resolve_rewards(config)
+    x, labels = jnp.zeros((BATCH, *IMAGE)), jnp.zeros(BATCH, jnp.int32)
     projection = jnp.asarray(make_projection())
 
     def embed(images):
@@ -122,13 +104,13 @@ def make_ours(shape: dict, mesh: Mesh) -> tuple[Callable, Callable, float]:
         apply,
         merge,
         embed,
-        {"semantic": semantic_consistency},
-        {"semantic": 1.0},
+        rewards,
+        weights,
         optimizer,
         mesh,
         settings,
         plan=plan,
-        deterministic_plan=make_sampling_plan(alpha_bars, num_steps=STEPS, eta=0.0),
+        deterministic_plan=deterministic_plan,
         num_trained_steps=number,
         choose_steps=choose,
     )
@@ -176,7 +158,7 @@ def make_torch(shape: dict, compile_model: bool) -> Callable:
         block.norm1.emb.class_embedder.dropout_prob = 0.0
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
     network = torch.compile(model) if compile_model else model
-    plan = make_sampling_plan(make_alpha_bars("linear"), num_steps=STEPS, eta=1.0)
+    plan = policy_steps(make_config(shape))[0]
     rows = [{name: float(value[i]) for name, value in plan._asdict().items()} for i in range(STEPS)]
     projection = torch.from_numpy(make_projection())
     centres = torch.nn.functional.normalize(torch.randn(CLASSES, FEATURES), dim=-1)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import importlib
 import logging as standard_logging
 import os
-from collections.abc import Collection
 from pathlib import Path
 
 import jax
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlsyn_jax.config import ConfigError, field
 from rlsyn_jax.training.atomic_files import check_writable
 from rlsyn_jax.training.metrics import import_tensorboard
 
@@ -36,35 +34,6 @@ def set_up(config: ConfigDict, workdir: Path) -> None:
         config.fsdp,
         workdir,
     )
-
-
-def check_devices(config: ConfigDict, workdir: Path, stages: Collection[str]) -> None:
-    """Checks that the batches of the stages that are to run can be shared by the devices.
-
-    Raises:
-        ConfigError: names the batch and the number of devices, before any stage has begun.
-    """
-    from rlsyn_jax.stages import inputs, policy
-    from rlsyn_jax.stages.stage_record import stage_seconds
-
-    devices = jax.device_count()
-    waiting = [stage for stage in stages if stage_seconds(workdir, stage) is None]
-    if waiting and devices % config.fsdp:
-        raise ConfigError(
-            f"config.fsdp is {config.fsdp}; it must divide the number of devices, {devices}"
-        )
-    for stage in ("pretrain", "adapt"):
-        path = f"{stage}.batch_size"
-        trains = stage == "adapt" or config.pretrain.source == "train"
-        if stage in waiting and trains and field(config, path) % devices:
-            raise ConfigError(
-                f"config.{path} is {field(config, path)}; it must be divisible by the number of "
-                f"devices, {devices}"
-            )
-    if "reinforce" in waiting:
-        _, splits = inputs.load_target(config, workdir)
-        _, _, number, _ = policy.policy_steps(config)
-        policy.policy_settings(config, len(splits.train_identities), number, devices)
 
 
 def _not_chatter(record: standard_logging.LogRecord) -> bool:

@@ -19,6 +19,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from rlsyn_jax.data.augmentation import random_crop, random_flip
+from rlsyn_jax.data.identity_dataset import IdentityDataset
 from rlsyn_jax.models.resnet import SmallResNet
 from rlsyn_jax.recognition import embedding
 from rlsyn_jax.recognition.identity_sampler import make_identity_table
@@ -31,7 +32,7 @@ from rlsyn_jax.recognition.recognizer import (
     make_train_step,
 )
 from rlsyn_jax.stages.generator import image_shape
-from rlsyn_jax.stages.inputs import load_general, load_target, train_labels
+from rlsyn_jax.stages.inputs import load_target, train_labels
 from rlsyn_jax.stages.stage_record import plain
 from rlsyn_jax.training.checkpoints import CheckpointStore
 from rlsyn_jax.training.meshes import make_mesh, own_device, place, replicated
@@ -49,12 +50,18 @@ class Extractor:
     variables: dict
 
 
-def train_extractors(config: ConfigDict, workdir: Path, record) -> None:
-    """Trains the three extractors one after the other; those on disk are left alone."""
+def train_extractors(config: ConfigDict, workdir: Path, record, general: IdentityDataset) -> None:
+    """Trains the three extractors one after the other; those on disk are left alone.
+
+    Args:
+        config: complete configuration.
+        workdir: of the run.
+        record: of the stage that trains them, for its time.
+        general: the general-domain data set.
+    """
     missing = [name for name in NAMES if not (_folder(workdir, name) / "1").is_dir()]
     if not missing:
         return
-    general = load_general(config, workdir)
     dataset, splits = load_target(config, workdir)
     target_images, target_labels = train_labels(dataset, splits)
     for name in missing:

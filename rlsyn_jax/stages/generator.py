@@ -39,7 +39,7 @@ def build_generator(config: ConfigDict, num_classes: int) -> DiT:
         num_heads=generator.num_heads,
         learn_sigma=generator.learn_sigma,
         dtype=jnp.dtype(generator.dtype),
-        remat=generator.remat,
+        remat=config.remat,
     )
 
 

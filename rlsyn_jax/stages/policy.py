@@ -1,4 +1,4 @@
-"""What config.reinforce means for a run's identities and devices; nothing is computed here."""
+"""What config.reinforce means for a run's identities and devices: its steps and its sizes."""
 
 from __future__ import annotations
 

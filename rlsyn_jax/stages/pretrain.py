@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 from safetensors import safe_open
 
 from rlsyn_jax.config import ConfigError
+from rlsyn_jax.data.identity_dataset import IdentityDataset
 from rlsyn_jax.stages.extractors import train_extractors
 from rlsyn_jax.stages.generator import (
     build_generator,
@@ -62,11 +63,11 @@ def run(config: ConfigDict, workdir: Path) -> None:
     # What is wrong with the data is told before anything is made, so that the corrected command
     # finds a folder that it may use.
     load_target(config, workdir)
-    load_general(config, workdir)
+    general = load_general(config, workdir)
     if not (record.directory / "samples.png").exists():
         source = config.pretrain.source
         if source == "train":
-            _train_or_fetch(config, record)
+            _train_or_fetch(config, record, general)
         elif source == "shipped":
             params = read_shipped_prior(config)
             save_model(record, config, params, params)
@@ -77,7 +78,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         params = load_model(workdir, "pretrain")
         write_sample_grid(config, params, num_classes(params), record.directory / "samples.png")
         record.note_time()
-    train_extractors(config, workdir, record)
+    train_extractors(config, workdir, record, general)
     record.finish()
 
 
@@ -94,7 +95,7 @@ def prior_fingerprint(config: ConfigDict) -> str:
     return fingerprint([data, plain(config.image), plain(config.generator), training, _SEED])
 
 
-def _train_or_fetch(config: ConfigDict, record: StageRecord) -> None:
+def _train_or_fetch(config: ConfigDict, record: StageRecord, dataset: IdentityDataset) -> None:
     model = record.directory / "model"
     kept = Path(config.pretrain.cache) / prior_fingerprint(config) / "model"
     # Another run may put it there at any moment.
@@ -105,7 +106,6 @@ def _train_or_fetch(config: ConfigDict, record: StageRecord) -> None:
             shutil.copytree(kept, model)
         barrier("pretrain: the prior is copied")
         return
-    dataset = load_general(config, record.directory.parent)
     classes = dataset.num_identities
     logging.info("pretrain: %d images of %d identities", len(dataset.images), classes)
     trained, frozen = split(init_params(config, classes, seed=_SEED), "all")
@@ -152,7 +152,7 @@ def read_shipped_prior(config: ConfigDict) -> dict:
     for section in ("generator", "image"):
         for name, value in made_with[section].items():
             now = plain(config[section])[name]
-            if now != value and name not in ("dtype", "remat", "resize", "skip_damaged"):
+            if now != value and name not in ("dtype", "resize", "skip_damaged"):
                 raise ConfigError(
                     f"config.{section}.{name} is {now!r}, but the prior that ships with the package"
                     f" was made with {value!r}; set it so, or set config.pretrain.source='train'"

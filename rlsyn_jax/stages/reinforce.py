@@ -98,7 +98,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
     if record.complete:
         return
     reinforce = config.reinforce
-    policy = make_policy(config, workdir, make_mesh(config.fsdp))
+    # Before anything is made, so that an iteration that does not fit leaves the folder free.
+    policy = compiled(make_policy(config, workdir, make_mesh(config.fsdp)))
     measure = fixed_noise_measure(config, workdir)
     num_classes = len(load_target(config, workdir)[1].train_identities)
     state, metrics_file = policy.state, record.directory / "metrics.jsonl"
@@ -106,8 +107,6 @@ def run(config: ConfigDict, workdir: Path) -> None:
         if store.latest_step() is not None:
             state, _, _ = store.restore(state)
         start = int(state.step)
-        if start < reinforce.iterations:
-            policy = compiled(policy)
         writer = create_metric_writer(
             record.directory, resume_step=start, tensorboard=config.tensorboard
         )
@@ -233,7 +232,7 @@ def compiled(policy: Policy) -> Policy:
     """Compiles the iteration for its state, tells the memory it needs and checks that it fits.
 
     Raises:
-        ConfigError: a device has less memory than one iteration needs at its peak.
+        ConfigError: a device has less free memory than one iteration has yet to allocate.
     """
     logging.info("reinforce: compiling the iteration")
     program = policy.iteration.lower(
@@ -252,7 +251,7 @@ def compiled(policy: Policy) -> Policy:
         raise ConfigError(
             f"one iteration of reinforce needs another {need.to_allocate / 2**20:.0f} MiB on each "
             f"device, and {free} are free; lower config.reinforce.micro_batch (activations), "
-            "samples or num_trained_steps (trajectories), set config.generator.remat=True, or "
+            "samples or num_trained_steps (trajectories), set config.remat=True, or "
             "split the parameters by config.fsdp"
         )
     return dataclasses.replace(policy, iteration=program)

@@ -46,7 +46,9 @@ def test_an_iteration_that_does_not_fit_is_refused_with_the_fields_to_change(mon
     )
     assert reinforce.compiled(policy).step(state)[0].shape == (64, 64)
     monkeypatch.setattr(reinforce, "available_bytes", lambda devices: 4 * 64**2 - 1)
-    with pytest.raises(ConfigError, match="config.reinforce.micro_batch .*remat.*config.fsdp"):
+    with pytest.raises(
+        ConfigError, match="config.reinforce.micro_batch .*config.remat.*config.fsdp"
+    ):
         reinforce.compiled(policy)
 
 
