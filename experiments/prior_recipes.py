@@ -58,6 +58,11 @@ VARIANTS = {
     "learning_rate_3e-4": {"pretrain.learning_rate": 3e-4},
     "patch_8": {"generator.patch_size": 8},
     "width_192_depth_6": {"generator.width": 192, "generator.depth": 6},
+    "patch_8_width_192_depth_6": {
+        "generator.patch_size": 8,
+        "generator.width": 192,
+        "generator.depth": 6,
+    },
 }
 SAMPLES, SHOWN = 512, 48
 

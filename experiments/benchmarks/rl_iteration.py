@@ -13,7 +13,8 @@ Runs three things by turns on the same shapes, all weights trained, and ends wit
   Its blocks each embed timestep and label by themselves; ours also keeps an average of the weights.
 
 iteration_over_own_passes = ours / passes; speed_over_torch = PyTorch / ours, above 1 where ours is
-faster; both are medians of ratios of neighbouring measurements. peak_mib is the compiler's.
+faster; both are medians of ratios of neighbouring measurements. peak_mib is the compiler's, and
+predicted_over_measured_memory compares with it what a run is told before anything is compiled.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from rlsyn_jax.rewards.reference_bank import build_reference_bank
 from rlsyn_jax.rl.iteration import make_iteration
 from rlsyn_jax.rl.memory import memory_need
 from rlsyn_jax.stages.generator import build_generator, init_params
-from rlsyn_jax.stages.policy import policy_settings, policy_steps
+from rlsyn_jax.stages.policy import policy_settings, policy_steps, predicted_memory
 from rlsyn_jax.stages.reinforce import create_policy_state, resolve_rewards
 from rlsyn_jax.training.meshes import make_mesh
 from rlsyn_jax.training.optimizers import make_optimizer
@@ -75,8 +76,8 @@ def make_config(shape: dict) -> ConfigDict:
     return config
 
 
-def make_ours(shape: dict, mesh: Mesh) -> tuple[Callable, Callable, float]:
-    """Returns (seconds of an iteration, seconds of its passes alone, peak MiB of the iteration)."""
+def make_ours(shape: dict, mesh: Mesh) -> tuple[Callable, Callable, int, int]:
+    """Returns (seconds of an iteration, of its passes alone, measured and predicted peak bytes)."""
     config = make_config(shape)
     plan, deterministic_plan, number, choose = policy_steps(config)
     settings = policy_settings(config, CLASSES, number, mesh.size)
@@ -134,7 +135,8 @@ def make_ours(shape: dict, mesh: Mesh) -> tuple[Callable, Callable, float]:
             jax.block_until_ready(backward(params, x, labels, labels))
         return time.perf_counter() - started
 
-    return whole, passes, memory_need(program).peak / 2**20
+    predicted = predicted_memory(config, CLASSES, (3, FEATURES), mesh).peak
+    return whole, passes, memory_need(program).peak, predicted
 
 
 def make_torch(shape: dict, compile_model: bool) -> Callable:
@@ -216,7 +218,7 @@ def main() -> None:
     parser.add_argument("--without_torch", action="store_true")
     arguments = parser.parse_args()
     shape = SHAPES[arguments.size]
-    ours, passes, peak = make_ours(shape, make_mesh(devices=jax.devices()[:1]))
+    ours, passes, peak, predicted = make_ours(shape, make_mesh(devices=jax.devices()[:1]))
     sides = {"iteration": ours, "passes": passes}
     if not arguments.without_torch:
         sides["torch"] = make_torch(shape, arguments.compile)
@@ -231,7 +233,8 @@ def main() -> None:
         pairs = zip(seconds[one], seconds[other])
         return round(statistics.median(a / b for a, b in pairs), 3)
 
-    result = {"shape": arguments.size, "peak_mib": round(peak, 1)}
+    result = {"shape": arguments.size, "peak_mib": round(peak / 2**20, 1)}
+    result["predicted_over_measured_memory"] = round(predicted / peak, 3)
     result |= {f"{n}_seconds": round(statistics.median(t), 3) for n, t in seconds.items()}
     result["iteration_over_own_passes"] = ratio("iteration", "passes")
     if "torch" in sides:

@@ -6,12 +6,18 @@ from collections.abc import Collection
 from pathlib import Path
 
 import jax
+import numpy as np
+from absl import logging
 from ml_collections import ConfigDict
 
 from rlsyn_jax.config import ConfigError, field
-from rlsyn_jax.stages.inputs import load_target
-from rlsyn_jax.stages.policy import policy_settings, policy_steps
+from rlsyn_jax.rl.memory import available_bytes
+from rlsyn_jax.stages.inputs import load_target, train_labels
+from rlsyn_jax.stages.policy import FIELDS_OF_MEMORY, predicted_memory
 from rlsyn_jax.stages.stage_record import stage_seconds
+from rlsyn_jax.training.meshes import make_mesh, own_device
+
+MARGIN = 1.15  # What the estimate of memory may be off.
 
 
 def check_devices(config: ConfigDict, workdir: Path, stages: Collection[str]) -> None:
@@ -40,6 +46,22 @@ def check_devices(config: ConfigDict, workdir: Path, stages: Collection[str]) ->
                 f"devices, {devices}"
             )
     if "reinforce" in waiting:
-        _, splits = load_target(config, workdir)
-        _, _, number, _ = policy_steps(config)
-        policy_settings(config, len(splits.train_identities), number, devices)
+        _check_reinforcement(config, workdir)
+
+
+def _check_reinforcement(config: ConfigDict, workdir: Path) -> None:
+    """Checks the sizes of an iteration, tells the memory it will take and whether that fits."""
+    dataset, splits = load_target(config, workdir)
+    _, labels = train_labels(dataset, splits)
+    bank_shape = (int(np.bincount(labels).max()), config.recognize.embedding_dim)
+    mesh = make_mesh(config.fsdp)
+    need = predicted_memory(config, len(splits.train_identities), bank_shape, mesh).peak
+    available = available_bytes(own_device().device_set)
+    logging.info("reinforce: one iteration will take about %.0f MiB of a device", need / 2**20)
+    # The estimate is for XLA's CPU compiler; others are asked when the iteration is compiled.
+    on_cpu = jax.default_backend() == "cpu"
+    if on_cpu and available is not None and need > MARGIN * available:
+        raise ConfigError(
+            f"one iteration of reinforce would need about {need / 2**20:.0f} MiB of each device, "
+            f"and {available / 2**20:.0f} MiB are free; {FIELDS_OF_MEMORY}"
+        )

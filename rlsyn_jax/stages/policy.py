@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from rlsyn_jax.config import ConfigError
 from rlsyn_jax.diffusion.samplers import make_sampling_plan
 from rlsyn_jax.rl.iteration import PolicySettings
+from rlsyn_jax.rl.memory import MemoryNeed, predict_iteration_memory
 from rlsyn_jax.rl.trained_steps import make_step_choice, steps_with_noise
-from rlsyn_jax.stages.generator import alpha_bars, image_shape
+from rlsyn_jax.rl.value_function import ValueNetwork
+from rlsyn_jax.stages.generator import alpha_bars, build_generator, image_shape
+from rlsyn_jax.training.meshes import parameter_shardings
+from rlsyn_jax.training.trainable import split
+
+# What makes an iteration smaller, for whoever is told that one does not fit.
+FIELDS_OF_MEMORY = (
+    "lower config.reinforce.micro_batch (activations), samples or num_trained_steps "
+    "(trajectories), set config.remat=True, or split the parameters by config.fsdp"
+)
 
 
 def policy_steps(config: ConfigDict) -> tuple:
@@ -91,4 +105,53 @@ def policy_settings(
             "clip_denoised": config.generator.clip_denoised,
             "micro_batch": micro_batch,
         }
+    )
+
+
+def predicted_memory(
+    config: ConfigDict, num_classes: int, bank_shape: tuple[int, int], mesh: Mesh
+) -> MemoryNeed:
+    """Returns what an iteration of config.reinforce will need on each device of the mesh.
+
+    Args:
+        config: complete configuration.
+        num_classes: people who are trained on.
+        bank_shape: most real images of one person, and width of their features.
+        mesh: devices.
+    """
+    _, _, num_trained_steps, _ = policy_steps(config)
+    settings = policy_settings(config, num_classes, num_trained_steps, mesh.size)
+    model, trainable = build_generator(config, num_classes), config.reinforce.trainable
+
+    def parts(key):
+        label = jnp.zeros(1, jnp.int32)
+        params = model.init(key, jnp.zeros((1, *settings.image_shape)), label, label)["params"]
+        return split(params, trainable, lora_rank=config.reinforce.lora_rank, key=key)
+
+    def on_a_device(shapes) -> int:
+        shards = jax.tree.map(
+            lambda value, sharding: np.prod(sharding.shard_shape(value.shape), dtype=np.int64) * 4,
+            shapes,
+            parameter_shardings(mesh, shapes),
+        )
+        return int(sum(jax.tree.leaves(shards)))
+
+    key, label = jax.random.key(0), jnp.zeros(1, jnp.int32)
+    trained, frozen = jax.eval_shape(parts, key)
+    value_bytes = 0
+    if settings.value_steps:
+        network = functools.partial(ValueNetwork(num_classes).init, key)
+        value = jax.eval_shape(network, jnp.zeros((1, *settings.image_shape)), label, label)
+        value_bytes = sum(leaf.size * 4 for leaf in jax.tree.leaves(value))
+    images, features = bank_shape
+    return predict_iteration_memory(
+        settings,
+        model,
+        num_trained_steps,
+        trained_bytes=on_a_device(trained),
+        frozen_bytes=on_a_device(frozen),
+        bank_bytes=num_classes * images * features * 4 // mesh.size,
+        value_bytes=value_bytes,
+        blocks_train=trainable in ("lora", "all"),
+        num_devices=mesh.size,
     )

@@ -34,7 +34,7 @@ from rlsyn_jax.stages.generator import (
     write_sample_grid,
 )
 from rlsyn_jax.stages.inputs import TARGET_FIELDS, load_target, train_labels
-from rlsyn_jax.stages.policy import policy_settings, policy_steps
+from rlsyn_jax.stages.policy import FIELDS_OF_MEMORY, policy_settings, policy_steps
 from rlsyn_jax.stages.stage_record import StageRecord, plain
 from rlsyn_jax.training.atomic_files import write_json
 from rlsyn_jax.training.checkpoints import CheckpointStore
@@ -250,9 +250,7 @@ def compiled(policy: Policy) -> Policy:
     if available is not None and need.to_allocate > available:
         raise ConfigError(
             f"one iteration of reinforce needs another {need.to_allocate / 2**20:.0f} MiB on each "
-            f"device, and {free} are free; lower config.reinforce.micro_batch (activations), "
-            "samples or num_trained_steps (trajectories), set config.remat=True, or "
-            "split the parameters by config.fsdp"
+            f"device, and {free} are free; {FIELDS_OF_MEMORY}"
         )
     return dataclasses.replace(policy, iteration=program)
 

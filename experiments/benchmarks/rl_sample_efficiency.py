@@ -1,0 +1,235 @@
+"""How many forward passes each way of training a denoising loop needs for the same reward.
+
+    python experiments/benchmarks/rl_sample_efficiency.py --config=FILE --workdir=DIR
+
+DIR is a run's workdir; pretrain and adapt are run there if they are not complete. From the same
+cold start every setting is reinforced with the same rewards, identities and noise, by a constant
+learning rate: the full loop for config.reinforce.iterations, the others until they have used
+--share of its work. Work is counted in forward passes of one sample: a pass through the network is
+one, its backward pass is one more for the gradient of activations, and another one where the
+blocks' weights train, too. The reward is that of fixed noise, drawn as the synthetic data set will
+be, as a weighted sum in deviations since the cold start; held-out measures are those of the run.
+
+Every (setting, seed) leaves a file in DIR/sample_efficiency and is not run again. The last line is
+JSON: flops_to_equal_reward is the work of the default setting up to the full loop's highest reward,
+over the full loop's up to the same (null where it is not reached).
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from pathlib import Path
+
+import jax
+import matplotlib
+import numpy as np
+from absl import app, flags, logging
+from matplotlib.figure import Figure
+from ml_collections import ConfigDict, config_flags
+
+from rlsyn_jax import config as configuration
+from rlsyn_jax.report.figures import COLORS
+from rlsyn_jax.rl.monitoring import total_reward
+from rlsyn_jax.stages import run_stage, set_up
+from rlsyn_jax.stages.policy import policy_steps
+from rlsyn_jax.stages.reinforce import compiled, fixed_noise_measure, make_policy
+from rlsyn_jax.training.atomic_files import write_bytes, write_json
+from rlsyn_jax.training.meshes import make_mesh, place, replicated
+from rlsyn_jax.training.trainable import merge
+
+GUIDED = {"guidance_scale": 1.5, "unconditional": "trained"}
+NOISY = {"deterministic_elsewhere": False}
+SETTINGS = {
+    "all steps": {**GUIDED, **NOISY, "trained_steps": "all"},
+    "10 % of the steps": {
+        **GUIDED,
+        **NOISY,
+        "trained_steps": "fraction",
+        "trained_fraction": 0.1,
+    },
+    "3 noisiest": {
+        **GUIDED,
+        "trained_steps": "noisiest",
+        "num_trained_steps": 3,
+        "deterministic_elsewhere": True,
+    },
+    "all steps, no guidance": {**NOISY, "guidance_scale": 1.0, "trained_steps": "all"},
+    "2 noisiest, no guidance": {
+        "guidance_scale": 1.0,
+        "trained_steps": "noisiest",
+        "num_trained_steps": 2,
+        "deterministic_elsewhere": True,
+    },
+    "default": {},
+}
+FULL, DEFAULT = "all steps", "default"
+MEASURES = ("identity_accuracy", "precision", "recall")
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Config file.", lock_config=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "A run's folder.")
+_SEEDS = flags.DEFINE_integer("seeds", 2, "Repetitions with other random numbers.")
+_SHARE = flags.DEFINE_float("share", 0.5, "Work of every other setting, over the full loop's.")
+_EVALUATIONS = flags.DEFINE_integer("evaluations", 8, "Measurements of a curve.")
+_FIGURE = flags.DEFINE_string("figure", "", "PNG of the curves; '' = DIR/sample_efficiency.png.")
+
+
+def passes_per_iteration(config: ConfigDict) -> int:
+    """Returns an iteration's work in forward passes of one sample."""
+    reinforce = config.reinforce
+    _, _, trained_steps, _ = policy_steps(config)
+    branches = 1 if reinforce.guidance_scale == 1 else 2
+    backward = 1 if reinforce.trainable == "class_embedding" else 2
+    update = branches * (1 + backward)
+    if branches == 2 and reinforce.unconditional == "detached":
+        update -= backward
+    rollout = branches * reinforce.num_steps
+    samples = reinforce.identities * reinforce.samples
+    return samples * (rollout + reinforce.inner_epochs * trained_steps * update)
+
+
+def with_setting(config: ConfigDict, name: str) -> ConfigDict:
+    """Returns the config with one setting's fields and a constant learning rate."""
+    config = config.copy_and_resolve_references()
+    config.reinforce.update(SETTINGS[name])
+    config.reinforce.decay = "constant"
+    configuration.validate(config)
+    return config
+
+
+def reinforce(config: ConfigDict, workdir: Path, seed: int, iterations: int, measure) -> dict:
+    """Returns the curve of one setting and seed, and the seconds of its median iteration."""
+    policy = compiled(make_policy(config, workdir, make_mesh(config.fsdp)))
+    key = place(jax.random.key(1000 + seed), replicated(make_mesh(config.fsdp)))
+    state, passes = policy.state.replace(key=key), passes_per_iteration(config)
+    wanted = set(np.linspace(0, iterations, _EVALUATIONS.value + 1).round().astype(int).tolist())
+    curve, seconds = [], []
+    for number in range(iterations + 1):
+        if number:
+            started = time.perf_counter()
+            state, metrics = policy.step(state)
+            jax.block_until_ready(metrics)
+            seconds.append(time.perf_counter() - started)
+        if number in wanted:
+            values = measure(merge(state.ema_params, policy.frozen))
+            curve.append({"iteration": number, "passes": number * passes, **values})
+            curve[-1]["reward"] = total_reward(curve[-1], curve[0], policy.weights)
+            logging.info("iteration %d of %d: reward %.3f", number, iterations, curve[-1]["reward"])
+    return {"curve": curve, "seconds": statistics.median(seconds)}
+
+
+def measured(config: ConfigDict, workdir: Path, name: str, seed: int, full: int, measure) -> dict:
+    """Returns the record of one setting and seed, from its file where it has been measured."""
+    config = with_setting(config, name)
+    passes = passes_per_iteration(config)
+    work = full if name == FULL else full * _SHARE.value
+    iterations = max(1, round(work / passes))
+    plan = {
+        "setting": name,
+        "seed": seed,
+        "iterations": iterations,
+        "passes_per_iteration": passes,
+        "reinforce": json.loads(config.reinforce.to_json()),
+        "rewards": json.loads(config.rewards.to_json()),
+    }
+    path = workdir / "sample_efficiency" / f"{name.replace(' ', '_')}_{seed}.json"
+    if path.exists():
+        known = json.loads(path.read_text())
+        if {field: known.get(field) for field in plan} == plan:
+            return known
+    logging.info("%s, seed %d: %d iterations", name, seed, iterations)
+    record = {**plan, **reinforce(config, workdir, seed, iterations, measure)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, record)
+    return record
+
+
+def mean_curve(records: list[dict], measure: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns passes [n] and the mean over seeds of a measure [n]."""
+    values = np.array([[point[measure] for point in record["curve"]] for record in records])
+    return np.array([point["passes"] for point in records[0]["curve"]]), values.mean(axis=0)
+
+
+def passes_to(records: list[dict], reward: float) -> float | None:
+    """Returns the work at which the mean curve first reaches a reward, between its points."""
+    passes, rewards = mean_curve(records, "reward")
+    reached = np.flatnonzero(rewards >= reward)
+    if not len(reached):
+        return None
+    at = reached[0]
+    if at == 0:
+        return float(passes[0])
+    share = (reward - rewards[at - 1]) / (rewards[at] - rewards[at - 1])
+    return float(passes[at - 1] + share * (passes[at] - passes[at - 1]))
+
+
+def draw(records: dict[str, list[dict]], title: str, path: Path) -> None:
+    """Writes reward and held-out measures against work as a PNG."""
+    panels = {"reward": "reward, deviations"}
+    panels |= {f"held_out/{name}": f"held-out {name.replace('_', ' ')}" for name in MEASURES}
+    figure = Figure(figsize=(11, 6.4), layout="constrained")
+    for axes, (measure, label) in zip(figure.subplots(2, 2).flat, panels.items()):
+        for color, (name, runs) in zip(COLORS, records.items()):
+            passes, values = mean_curve(runs, measure)
+            wide = 2.4 if name in (FULL, DEFAULT) else 1.2
+            axes.plot(passes / 1000, values, color=color, label=name, linewidth=wide)
+            for run in runs:
+                points = [point[measure] for point in run["curve"]]
+                axes.plot(passes / 1000, points, color=color, alpha=0.25, linewidth=0.8)
+        axes.set_ylabel(label)
+        axes.set_xlabel("forward passes of one sample, thousands")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.3)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    figure.suptitle(title)
+    with matplotlib.rc_context({"svg.hashsalt": "rlsyn"}):
+        temporary = path.with_suffix(".tmp.png")
+        figure.savefig(temporary, dpi=110)
+    write_bytes(path, temporary.read_bytes())
+    temporary.unlink()
+
+
+def main(argv: list[str]) -> None:
+    """Measures every setting and seed, draws the curves and prints the ratios."""
+    del argv
+    config, workdir = _CONFIG.value, Path(_WORKDIR.value).absolute()
+    configuration.validate(config)
+    set_up(config, workdir)
+    for stage in ("pretrain", "adapt"):
+        run_stage(stage, config, workdir)
+    measure = fixed_noise_measure(config, workdir)
+    full = config.reinforce.iterations * passes_per_iteration(with_setting(config, FULL))
+    records = {name: [] for name in SETTINGS}
+    # By turns, so that what disturbs the machine disturbs all settings alike.
+    for seed in range(_SEEDS.value):
+        for name in SETTINGS:
+            records[name].append(measured(config, workdir, name, seed, full, measure))
+    figure = Path(_FIGURE.value or workdir / "sample_efficiency.png")
+    draw(records, config.name, figure)
+    reward = mean_curve(records[FULL], "reward")[1].max()
+    whole = passes_to(records[FULL], reward)
+    rows = []
+    for name, runs in records.items():
+        work = passes_to(runs, reward)
+        row = {
+            "setting": name,
+            "passes_per_iteration": runs[0]["passes_per_iteration"],
+            "seconds_per_iteration": round(statistics.median(r["seconds"] for r in runs), 3),
+            "highest_reward": round(float(mean_curve(runs, "reward")[1].max()), 3),
+            "flops_to_equal_reward": None if work is None else round(work / whole, 3),
+        }
+        for measured_name in MEASURES:
+            values = mean_curve(runs, f"held_out/{measured_name}")[1]
+            row[measured_name] = [round(float(values[0]), 3), round(float(values[-1]), 3)]
+        rows.append(row)
+        print(json.dumps(row))
+    (default,) = (row for row in rows if row["setting"] == DEFAULT)
+    summary = {"config": config.name, "seeds": _SEEDS.value, "full_loop_reward": round(reward, 3)}
+    print(json.dumps({**summary, "flops_to_equal_reward": default["flops_to_equal_reward"]}))
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["config", "workdir"])
+    app.run(main)
