@@ -654,20 +654,21 @@ REWARDS = {
 
 
 @functools.cache
-def dit_params():
+def dit_params(model=DIT, image_shape=IMAGE):
     """Returns weights that are nowhere zero, as a trained network's."""
-    x, label = jnp.zeros((1, *IMAGE)), jnp.zeros(1, jnp.int32)
-    params = jax.jit(DIT.init)(jax.random.key(0), x, label, label)["params"]
+    x, label = jnp.zeros((1, *image_shape)), jnp.zeros(1, jnp.int32)
+    params = jax.jit(model.init)(jax.random.key(0), x, label, label)["params"]
     leaves, structure = jax.tree.flatten(params)
     random = np.random.default_rng(3)
     moved = [leaf + 0.1 * random.normal(size=leaf.shape).astype(np.float32) for leaf in leaves]
     return jax.tree.unflatten(structure, moved)
 
 
-def make_dit_run(trainable="all", settings=None, **options):
-    trained, frozen = split(dit_params(), trainable, lora_rank=2, key=jax.random.key(1))
+def make_dit_run(trainable="all", settings=None, model=DIT, image_shape=IMAGE, **options):
+    params = dit_params(model, image_shape)
+    trained, frozen = split(params, trainable, lora_rank=2, key=jax.random.key(1))
     changes = {
-        "image_shape": IMAGE,
+        "image_shape": image_shape,
         "num_classes": PEOPLE,
         "num_identities": PEOPLE,
         "samples_per_identity": 4,
@@ -681,7 +682,7 @@ def make_dit_run(trainable="all", settings=None, **options):
         settings_with(**changes),
         trained=trained,
         frozen=frozen,
-        apply=lambda params, *inputs: DIT.apply({"params": params}, *inputs),
+        apply=lambda params, *inputs: model.apply({"params": params}, *inputs),
         merge=merge,
         embed=embedding,
         bank=BANK,
@@ -708,6 +709,14 @@ RATIOS = {
     "all": ({}, {}),
     "random": (QUIET | {"micro_batch": 48}, {"choice": "random", "count": 3, "devices": 8}),
     "window": (DETACHED | SUM, {"choice": "window", "count": 2, "devices": 8, "fsdp": 2}),
+    # Of smaller networks XLA fuses both passes alike.
+    "bfloat16": (
+        {},
+        {
+            "model": DIT.clone(width=64, num_heads=4, dtype=jnp.bfloat16),
+            "image_shape": (32, 32, 1),
+        },
+    ),
     "single": (GUIDED | SUM | {"micro_batch": 1}, {"choice": "window", "count": 1}),
 }
 
