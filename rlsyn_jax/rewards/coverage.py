@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 
 from rlsyn_jax.rewards.reference_bank import ReferenceBank
 
 CREDITS = ("leave_one_out", "broadcast", "per_sample")
+_BLOCK = 512  # Vectors compared with all others at a time.
 
 
 def distributional_coverage(
@@ -52,11 +54,10 @@ def distributional_coverage(
             f"got {group}"
         )
     embeddings = embeddings.astype(jnp.float32)
-    to_references = gaussian_kernel(embeddings, bank.features, sigma)  # [i, g, r]
     counts = bank.mask.sum(axis=1)[:, None]  # [i, 1]
-    closeness = jnp.where(bank.mask[:, None], to_references, 0).sum(axis=2) / counts  # [i, g]
-    similarity = gaussian_kernel(embeddings, embeddings, sigma)  # [i, g, g]
-    row_sums = similarity.sum(axis=2)  # [i, g]
+    closeness = kernel_row_sums(embeddings, bank.features, bank.mask, sigma) / counts  # [i, g]
+    everyone = jnp.ones(embeddings.shape[:2], bool)
+    row_sums = kernel_row_sums(embeddings, embeddings, everyone, sigma)  # [i, g]
     if credit == "per_sample":
         return closeness - alpha * row_sums / group
     total = row_sums.sum(axis=1, keepdims=True)  # [i, 1]
@@ -64,10 +65,43 @@ def distributional_coverage(
     if credit == "broadcast":
         return jnp.broadcast_to(mean_closeness - alpha * total / group**2, closeness.shape)
     # Without j: mean closeness (g C - c_j) / (g - 1), and row and column j leave the kernel sum.
-    own = jnp.diagonal(similarity, axis1=1, axis2=2)  # [i, g], ones up to rounding
     gained = (closeness - mean_closeness) / (group - 1)
-    redundancy = total / group**2 - (total - 2 * row_sums + own) / (group - 1) ** 2
+    redundancy = total / group**2 - (total - 2 * row_sums + 1) / (group - 1) ** 2
     return group * (gained - alpha * redundancy)
+
+
+def kernel_row_sums(
+    left: jax.Array, right: jax.Array, mask: jax.Array, sigma: float
+) -> jax.Array:
+    """Returns sum_n mask_n exp(-|u - v_n|^2 / (2 sigma^2)) for every u, equation (4).
+
+    Pairs are formed a block of `right` at a time, so that memory grows with m + n and not with m n.
+
+    Args:
+        left: float [i, m, d].
+        right: float [i, n, d].
+        mask: bool [i, n], what counts.
+        sigma: bandwidth, above 0.
+
+    Returns:
+        float [i, m].
+    """
+
+    def of_block(block, shown):
+        return jnp.where(shown[:, None], gaussian_kernel(left, block, sigma), 0).sum(axis=2)
+
+    number = right.shape[1]
+    if number <= _BLOCK:
+        return of_block(right, mask)
+    padding = -number % _BLOCK
+    right = jnp.pad(right, ((0, 0), (0, padding), (0, 0)))
+    blocks = rearrange(right, "i (k n) d -> k i n d", n=_BLOCK)
+    shown = rearrange(jnp.pad(mask, ((0, 0), (0, padding))), "i (k n) -> k i n", n=_BLOCK)
+
+    def add(total, block):
+        return total + of_block(*block), None
+
+    return jax.lax.scan(add, jnp.zeros(left.shape[:2]), (blocks, shown))[0]
 
 
 def gaussian_kernel(left: jax.Array, right: jax.Array, sigma: float) -> jax.Array:

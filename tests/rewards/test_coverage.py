@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlsyn_jax.rewards.coverage import distributional_coverage
+from rlsyn_jax.rewards import coverage
+from rlsyn_jax.rewards.coverage import distributional_coverage, kernel_row_sums
 from rlsyn_jax.rewards.reference_bank import ReferenceBank, build_reference_bank
 
 IDENTITIES = np.array([0, 0, 0, 1, 2, 2])
@@ -89,6 +90,24 @@ def test_padding_does_not_matter(problem, credit):
     np.testing.assert_allclose(
         reward(embeddings, longer, credit), reward(embeddings, bank, credit), atol=1e-6
     )
+
+
+@pytest.mark.parametrize("credit", ["leave_one_out", "broadcast", "per_sample"])
+def test_blocks_of_vectors_give_what_all_at_once_do(problem, credit, monkeypatch):
+    embeddings, _, bank, _ = problem
+    whole = reward(embeddings, bank, credit)
+    monkeypatch.setattr(coverage, "_BLOCK", 2)
+    np.testing.assert_allclose(reward(embeddings, bank, credit), whole, atol=2e-6)
+
+
+def test_memory_grows_with_samples_and_references_and_not_with_their_product():
+    def temporaries(number):
+        arguments = (jax.ShapeDtypeStruct((2, number, 8), jnp.float32),) * 2
+        mask = jax.ShapeDtypeStruct((2, number), bool)
+        sums = jax.jit(lambda left, right, mask: kernel_row_sums(left, right, mask, SIGMA))
+        return sums.lower(*arguments, mask).compile().memory_analysis().temp_size_in_bytes
+
+    assert temporaries(8192) < 3 * temporaries(4096)
 
 
 def test_half_alpha_is_half_the_squared_discrepancy(problem):
