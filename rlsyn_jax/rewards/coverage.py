@@ -70,9 +70,7 @@ def distributional_coverage(
     return group * (gained - alpha * redundancy)
 
 
-def kernel_row_sums(
-    left: jax.Array, right: jax.Array, mask: jax.Array, sigma: float
-) -> jax.Array:
+def kernel_row_sums(left: jax.Array, right: jax.Array, mask: jax.Array, sigma: float) -> jax.Array:
     """Returns sum_n mask_n exp(-|u - v_n|^2 / (2 sigma^2)) for every u, equation (4).
 
     Pairs are formed a block of `right` at a time, so that memory grows with m + n and not with m n.
