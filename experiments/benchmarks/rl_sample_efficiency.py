@@ -63,12 +63,15 @@ SETTINGS = {
         "deterministic_elsewhere": True,
     },
     "default": {},
+    "default by ddpo_sf": {"algorithm": "ddpo_sf"},
+    "default by dpok": {"algorithm": "dpok", "kl_weight": 0.01, "value_steps": 5},
 }
 FULL, DEFAULT = "all steps", "default"
 MEASURES = ("identity_accuracy", "precision", "recall")
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "A run's folder.")
+_SETTINGS = flags.DEFINE_list("settings", list(SETTINGS), "Settings to measure.")
 _SEEDS = flags.DEFINE_integer("seeds", 2, "Repetitions with other random numbers.")
 _SHARE = flags.DEFINE_float("share", 0.5, "Work of every other setting, over the full loop's.")
 _EVALUATIONS = flags.DEFINE_integer("evaluations", 8, "Measurements of a curve.")
@@ -84,6 +87,8 @@ def passes_per_iteration(config: ConfigDict) -> int:
     update = branches * (1 + backward)
     if branches == 2 and reinforce.unconditional == "detached":
         update -= backward
+    if reinforce.kl_weight > 0:
+        update += branches  # Of the cold start.
     rollout = branches * reinforce.num_steps
     samples = reinforce.identities * reinforce.samples
     return samples * (rollout + reinforce.inner_epochs * trained_steps * update)
@@ -196,15 +201,19 @@ def main(argv: list[str]) -> None:
     del argv
     config, workdir = _CONFIG.value, Path(_WORKDIR.value).absolute()
     configuration.validate(config)
+    names = [name for name in SETTINGS if name in _SETTINGS.value or name in (FULL, DEFAULT)]
+    unknown = set(_SETTINGS.value) - set(SETTINGS)
+    if unknown:
+        raise app.UsageError(f"unknown settings {sorted(unknown)}; known are {list(SETTINGS)}")
     set_up(config, workdir)
     for stage in ("pretrain", "adapt"):
         run_stage(stage, config, workdir)
     measure = fixed_noise_measure(config, workdir)
     full = config.reinforce.iterations * passes_per_iteration(with_setting(config, FULL))
-    records = {name: [] for name in SETTINGS}
+    records = {name: [] for name in names}
     # By turns, so that what disturbs the machine disturbs all settings alike.
     for seed in range(_SEEDS.value):
-        for name in SETTINGS:
+        for name in names:
             records[name].append(measured(config, workdir, name, seed, full, measure))
     figure = Path(_FIGURE.value or workdir / "sample_efficiency.png")
     draw(records, config.name, figure)
