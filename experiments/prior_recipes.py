@@ -32,6 +32,7 @@ from rlsyn_jax.stages.extractors import embed_images, load_extractor, train_extr
 from rlsyn_jax.stages.generator import (
     alpha_bars,
     build_generator,
+    denoising_optimizer,
     init_params,
     make_sampler,
 )
@@ -40,7 +41,6 @@ from rlsyn_jax.stages.stage_record import StageRecord
 from rlsyn_jax.training.denoising import make_denoising_step
 from rlsyn_jax.training.image_grids import make_grid, save_png
 from rlsyn_jax.training.meshes import make_mesh, replicated
-from rlsyn_jax.training.optimizers import make_optimizer
 from rlsyn_jax.training.train_state import create_train_state
 from rlsyn_jax.training.trainable import merge, split
 
@@ -56,6 +56,12 @@ VARIANTS = {
     "linear_schedule": {"generator.schedule": "linear"},
     "batch_64": {"pretrain.batch_size": 64},
     "learning_rate_3e-4": {"pretrain.learning_rate": 3e-4},
+    "fast_class_rows": {"pretrain.class_embedding_rate": 10.0},
+    "muon": {"pretrain.optimizer": "muon"},
+    "muon_fast_class_rows": {
+        "pretrain.optimizer": "muon",
+        "pretrain.class_embedding_rate": 10.0,
+    },
     "patch_8": {"generator.patch_size": 8},
     "width_192_depth_6": {"generator.width": 192, "generator.depth": 6},
     "patch_8_width_192_depth_6": {
@@ -120,13 +126,7 @@ def train(config, seen, core_seconds: float) -> tuple[dict, int]:
     training, mesh = config.pretrain, make_mesh()
     classes = seen.num_identities
     model = build_generator(config, classes)
-    optimizer = make_optimizer(
-        learning_rate=training.learning_rate,
-        warmup_steps=training.warmup_steps,
-        total_steps=1,
-        decay="constant",
-        gradient_clip=training.gradient_clip,
-    )
+    optimizer = denoising_optimizer(training, total_steps=1)
     trained, frozen = split(init_params(config, classes, seed=0), "all")
     key = jax.device_put(jax.random.key(1), replicated(mesh))
     trained = jax.device_put(trained, replicated(mesh))
@@ -174,6 +174,8 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.set_verbosity(logging.WARNING)
     base = load_config(arguments.config)
+    # How many updates there will be is not known beforehand.
+    base.pretrain.decay = "constant"
     base.general_data.path = arguments.general or base.general_data.path
     base.data.path = arguments.target or base.data.path
     configuration.validate(base)

@@ -73,7 +73,7 @@ def default_config() -> ConfigDict:
     config.adapt.trainable = "all"  # class_embedding | adaln | lora | all
     config.adapt.lora_rank = 4
     config.adapt.class_rows = "mean"  # zero | normal | mean (of the prior's rows)
-    config.adapt.class_embedding_rate = 20.0  # Learning rate of class rows, over learning_rate.
+    config.adapt.class_embedding_rate = 20.0
     config.adapt.steps = 300
     config.adapt.learning_rate = 1e-3
 
@@ -222,7 +222,10 @@ def _denoising_training() -> ConfigDict:
     training = ConfigDict()
     training.steps = 4000
     training.batch_size = 32
+    training.optimizer = "adamw"  # adamw | muon (matrices inside blocks; AdamW for the rest)
     training.learning_rate = 1e-3
+    training.matrix_learning_rate = 0.02  # Of muon's matrices.
+    training.class_embedding_rate = 1.0  # Learning rate of class rows, over learning_rate.
     training.warmup_steps = 100
     training.decay = "cosine"  # constant | linear | cosine
     training.weight_decay = 0.0
@@ -269,8 +272,9 @@ _NOT_NEGATIVE = (
 ).split()
 
 _POSITIVE = (
-    "pretrain.learning_rate pretrain.min_snr_gamma adapt.learning_rate adapt.min_snr_gamma "
-    "adapt.class_embedding_rate "
+    "pretrain.learning_rate pretrain.matrix_learning_rate pretrain.class_embedding_rate "
+    "pretrain.min_snr_gamma adapt.learning_rate adapt.matrix_learning_rate "
+    "adapt.class_embedding_rate adapt.min_snr_gamma "
     "extractor.learning_rate reinforce.learning_rate reinforce.clip_range "
     "reinforce.advantage_clip reinforce.ratio_tolerance reinforce.value_learning_rate "
     "recognize.learning_rate recognize.cosface_scale"
@@ -291,6 +295,8 @@ _CHOICES = {
     "generator.dtype": ("float32", "bfloat16"),
     "generator.schedule": ("cosine", "linear"),
     "generator.prediction_type": ("v", "epsilon"),
+    "pretrain.optimizer": ("adamw", "muon"),
+    "adapt.optimizer": ("adamw", "muon"),
     "pretrain.decay": ("constant", "linear", "cosine"),
     "pretrain.weighting": ("min_snr", "uniform"),
     "adapt.decay": ("constant", "linear", "cosine"),

@@ -49,7 +49,6 @@ def run(config: ConfigDict, workdir: Path) -> None:
         labels=labels,
         num_classes=num_classes,
         seed=config.seed,
-        class_embedding_rate=config.adapt.class_embedding_rate,
     )
     save_model(record, config, merge(last, frozen), merge(average, frozen))
     write_sample_grid(

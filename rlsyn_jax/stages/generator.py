@@ -91,6 +91,23 @@ def alpha_bars(config: ConfigDict) -> np.ndarray:
     return make_alpha_bars(config.generator.schedule, config.generator.num_timesteps)
 
 
+def denoising_optimizer(training: ConfigDict, total_steps: int) -> optax.GradientTransformation:
+    """Returns the optimiser of config.pretrain or config.adapt, for so many updates."""
+    optimizer = make_optimizer(
+        name=training.optimizer,
+        learning_rate=training.learning_rate,
+        matrix_learning_rate=training.matrix_learning_rate,
+        warmup_steps=training.warmup_steps,
+        total_steps=total_steps,
+        decay=training.decay,
+        weight_decay=training.weight_decay,
+        gradient_clip=training.gradient_clip,
+    )
+    if training.class_embedding_rate == 1:
+        return optimizer
+    return optax.chain(optimizer, scale_class_rows(training.class_embedding_rate))
+
+
 def train_denoising(
     config: ConfigDict,
     section: str,
@@ -103,7 +120,6 @@ def train_denoising(
     labels: np.ndarray,
     num_classes: int,
     seed: int,
-    class_embedding_rate: float = 1.0,
 ) -> tuple[dict, dict]:
     """Runs or resumes the denoising training of config[section] to its last step.
 
@@ -117,23 +133,13 @@ def train_denoising(
         labels: int32 [n] in 0..num_classes - 1.
         num_classes: class rows of the generator.
         seed: of the order of the batches and of the noise.
-        class_embedding_rate: learning rate of the class rows, over that of everything else.
 
     Returns:
         (trained parameters, their running average), on the mesh.
     """
     training = config[section]
     model = build_generator(config, num_classes)
-    optimizer = make_optimizer(
-        learning_rate=training.learning_rate,
-        warmup_steps=training.warmup_steps,
-        total_steps=training.steps,
-        decay=training.decay,
-        weight_decay=training.weight_decay,
-        gradient_clip=training.gradient_clip,
-    )
-    if class_embedding_rate != 1:
-        optimizer = optax.chain(optimizer, scale_class_rows(class_embedding_rate))
+    optimizer = denoising_optimizer(training, training.steps)
     trained = place(trained, parameter_shardings(mesh, trained))
     frozen = place(frozen, parameter_shardings(mesh, frozen))
     key = place(jax.random.key(seed + 1), replicated(mesh))

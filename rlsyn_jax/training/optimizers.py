@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
+import jax
 import optax
+from optax.contrib import MuonDimensionNumbers, muon
 
 DECAYS = ("constant", "linear", "cosine")
-OPTIMIZERS = ("adamw", "sgd")
+OPTIMIZERS = ("adamw", "muon", "sgd")
 
 
 def make_schedule(
@@ -43,32 +48,64 @@ def make_optimizer(
     b2: float = 0.999,
     name: str = "adamw",
     momentum: float = 0.9,
+    matrix_learning_rate: float = 0.02,
 ) -> optax.GradientTransformation:
-    """Returns clip by global norm, then AdamW or SGD with momentum.
+    """Returns clip by global norm, then AdamW, Muon or SGD with momentum.
+
+    Muon (Jordan et al., 2024, https://kellerjordan.github.io/posts/muon/) moves the matrices inside
+    a transformer's blocks by the nearest orthogonal matrix to their averaged gradient; AdamW with
+    Nesterov's momentum does the rest.
 
     Args:
-        learning_rate: peak rate.
+        learning_rate: peak rate; of Muon, that of its AdamW.
         warmup_steps, total_steps, decay: see make_schedule.
-        weight_decay: decoupled for AdamW, added to the gradient for SGD.
+        weight_decay: decoupled for AdamW and Muon, added to the gradient for SGD.
         gradient_clip: largest global norm; 0 = none.
         b1, b2: AdamW's moments.
-        name: "adamw" or "sgd".
+        name: "adamw", "muon" or "sgd".
         momentum: of SGD.
+        matrix_learning_rate: peak rate of Muon's matrices.
 
     Raises:
         ValueError: unknown optimiser or decay.
     """
     if name not in OPTIMIZERS:
         raise ValueError(f"optimizer is {name!r}; it must be one of {OPTIMIZERS}")
-    schedule = make_schedule(
-        learning_rate=learning_rate,
-        warmup_steps=warmup_steps,
-        total_steps=total_steps,
-        decay=decay,
+    make = functools.partial(
+        make_schedule, warmup_steps=warmup_steps, total_steps=total_steps, decay=decay
     )
+    schedule = make(learning_rate=learning_rate)
     clip = [optax.clip_by_global_norm(gradient_clip)] if gradient_clip else []
     if name == "adamw":
         return optax.chain(*clip, optax.adamw(schedule, b1, b2, weight_decay=weight_decay))
+    if name == "muon":
+        matrices = muon(
+            make(learning_rate=matrix_learning_rate),
+            weight_decay=weight_decay,
+            adam_b1=b1,
+            adam_b2=b2,
+            adam_weight_decay=weight_decay,
+            adam_learning_rate=schedule,
+            muon_weight_dimension_numbers=block_matrices,
+        )
+        return optax.chain(*clip, matrices)
     return optax.chain(
         *clip, optax.add_decayed_weights(weight_decay), optax.sgd(schedule, momentum=momentum)
     )
+
+
+def block_matrices(params: Any) -> Any:
+    """Returns which parameters Muon moves: the two-dimensional ones inside "blocks_N" modules.
+
+    Args:
+        params: nested dict of arrays.
+
+    Returns:
+        The same tree of MuonDimensionNumbers, or None where AdamW serves.
+    """
+
+    def chosen(path, value):
+        inside = any(str(getattr(part, "key", "")).startswith("blocks_") for part in path)
+        return MuonDimensionNumbers() if inside and value.ndim == 2 else None
+
+    return jax.tree_util.tree_map_with_path(chosen, params)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from rlsyn_jax.training.meshes import place, replicated
+from rlsyn_jax.training.meshes import parameter_shardings, place, replicated
 
 
 @flax.struct.dataclass
@@ -38,7 +38,7 @@ def create_train_state(
     """Makes the state of step 0 on the mesh.
 
     Args:
-        params: arrays already placed; the optimiser's moments follow their shardings.
+        params: arrays placed by `parameter_shardings`, as the optimiser's moments will be.
         optimizer: the optimiser whose state is made.
         key: typed random key on the mesh.
         mesh: where scalars are replicated.
@@ -47,14 +47,8 @@ def create_train_state(
         A state whose buffers are all its own, so that it can be donated.
     """
     whole = replicated(mesh)
-    shardings = jax.tree.map(lambda value: value.sharding, params)
-    opt_shardings = optax.tree_utils.tree_map_params(
-        optimizer,
-        lambda _, sharding: sharding,
-        jax.eval_shape(optimizer.init, params),
-        shardings,
-        transform_non_params=lambda _: whole,
-    )
+    # Moments have their parameters' shapes, from which alone a sharding follows.
+    opt_shardings = parameter_shardings(mesh, jax.eval_shape(optimizer.init, params))
     return TrainState(
         step=place(jnp.int32(0), whole),
         params=jax.tree.map(jnp.copy, params),

@@ -1,5 +1,6 @@
 """Learning rates at the ends of their ramps, and updates against the formulas in NumPy."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -92,5 +93,43 @@ def test_the_clip_is_of_all_leaves_together():
 def test_mistakes_are_told():
     with pytest.raises(ValueError, match=r"decay is 'step'.*'cosine'"):
         make_schedule(learning_rate=1.0, warmup_steps=0, total_steps=1, decay="step")
-    with pytest.raises(ValueError, match=r"optimizer is 'adam'.*'adamw', 'sgd'"):
+    with pytest.raises(ValueError, match=r"optimizer is 'adam'.*'adamw', 'muon', 'sgd'"):
         make_optimizer(learning_rate=1.0, warmup_steps=0, total_steps=1, name="adam")
+
+
+def nearest_orthogonal(matrix):
+    left, _, right = np.linalg.svd(matrix, full_matrices=False)
+    return left @ right
+
+
+def test_muon_moves_block_matrices_orthogonally_and_the_rest_by_adamw():
+    random = np.random.default_rng(0)
+    shapes = {
+        "blocks_0": {"qkv": {"kernel": (8, 24), "bias": (24,)}},
+        "y_embedder": {"table": (5, 8)},
+    }
+    params, gradients = (
+        jax.tree.map(
+            lambda shape: jnp.asarray(random.normal(size=shape), jnp.float32),
+            shapes,
+            is_leaf=lambda node: isinstance(node, tuple),
+        )
+        for _ in range(2)
+    )
+    options = {"learning_rate": 1e-3, "warmup_steps": 0, "total_steps": 1}
+    optimizer = make_optimizer(name="muon", matrix_learning_rate=0.5, **options)
+    updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+    update = np.float64(updates["blocks_0"]["qkv"]["kernel"])
+    wanted = -0.5 * nearest_orthogonal(np.float64(gradients["blocks_0"]["qkv"]["kernel"]))
+    # Its few iterations bring singular values near 1, not to it; the directions are the same.
+    cosine = np.sum(update * wanted) / np.linalg.norm(update) / np.linalg.norm(wanted)
+    assert cosine > 0.97
+    # Wide matrices move by the square root of their shape's ratio less, or not: within a factor 2.
+    assert 0.5 < np.linalg.norm(update) / np.linalg.norm(wanted) < 2
+    adamw = optax.nadamw(1e-3, weight_decay=0.0)
+    others, _ = adamw.update(gradients, adamw.init(params), params)
+    for got, expected in (
+        (updates["y_embedder"]["table"], others["y_embedder"]["table"]),
+        (updates["blocks_0"]["qkv"]["bias"], others["blocks_0"]["qkv"]["bias"]),
+    ):
+        np.testing.assert_allclose(got, expected, rtol=1e-6)
