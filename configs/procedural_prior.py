@@ -3,7 +3,7 @@
     python -m rlsyn_jax.main --config=configs/procedural_prior.py --workdir=DIR --stages=pretrain
     python experiments/export_prior.py DIR rlsyn_jax/priors/procedural.safetensors
 
-About 17 minutes on two CPU cores.
+About 40 minutes on two CPU cores.
 """
 
 from rlsyn_jax.config import default_config
@@ -13,8 +13,9 @@ def get_config():
     config = default_config()
     config.name = "The procedural prior"
     config.pretrain.source = "train"
-    config.pretrain.steps = 6000
+    config.pretrain.steps = 9000
     config.pretrain.batch_size = 16
+    config.pretrain.optimizer = "muon"
     config.pretrain.learning_rate = 1e-3
     config.pretrain.warmup_steps = 200
     # 256 procedural people, none of them in the targets of other configs.

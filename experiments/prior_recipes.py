@@ -56,12 +56,9 @@ VARIANTS = {
     "linear_schedule": {"generator.schedule": "linear"},
     "batch_64": {"pretrain.batch_size": 64},
     "learning_rate_3e-4": {"pretrain.learning_rate": 3e-4},
-    "fast_class_rows": {"pretrain.class_embedding_rate": 10.0},
     "muon": {"pretrain.optimizer": "muon"},
-    "muon_fast_class_rows": {
-        "pretrain.optimizer": "muon",
-        "pretrain.class_embedding_rate": 10.0,
-    },
+    "muon_fast_class_rows": {"pretrain.optimizer": "muon", "pretrain.class_embedding_rate": 10.0},
+    "muon_batch_32": {"pretrain.optimizer": "muon", "pretrain.batch_size": 32},
     "patch_8": {"generator.patch_size": 8},
     "width_192_depth_6": {"generator.width": 192, "generator.depth": 6},
     "patch_8_width_192_depth_6": {
@@ -203,7 +200,7 @@ def main() -> None:
         sampler = make_sampler(
             config, seen.num_identities, num_steps=20, eta=1.0, guidance_scale=1.5
         )
-        classes = np.arange(SAMPLES, dtype=np.int32) * (seen.num_identities // SAMPLES)
+        classes = np.linspace(0, seen.num_identities - 1, SAMPLES).astype(np.int32)
         samples = np.asarray(sampler(params, jax.random.key(2), jnp.arange(SAMPLES), classes))
         save_png(workdir / f"{name}.png", make_grid(samples[:SHOWN], 12))
         rows.append(

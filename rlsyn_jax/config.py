@@ -159,7 +159,7 @@ def default_config() -> ConfigDict:
     config.synthesize.batch_size = 64
     config.synthesize.near_copy_quantile = 0.01  # Of held-out images' distances to train images.
     config.synthesize.max_attempts = 2  # Draws an image before a near copy is given up.
-    config.synthesize.gate_share = 0.5  # Usable where identity accuracy >= this share of real's.
+    config.synthesize.gate_share = 0.75  # Usable where identity accuracy >= this share of real's.
 
     config.recognize = ConfigDict()
     config.recognize.arms = (
