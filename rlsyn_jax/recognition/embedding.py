@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rlsyn_jax.data.identity_dataset import to_device_range
 from rlsyn_jax.recognition.losses import unit
 
 _BATCH = 128
@@ -17,21 +18,24 @@ _BATCH = 128
 
 def make_embed(model: nn.Module, variables: dict) -> Callable[[jax.Array], jax.Array]:
     """Returns a pure function: images in [-1, 1], float [b, h, w, c] -> unit float32 [b, d]."""
-    weights = {
+    weights = _weights(variables)
+    return lambda images: _embed(model, weights, images)
+
+
+def _weights(variables: dict) -> dict:
+    return {
         "params": variables["params"]["backbone"],
         "batch_stats": variables["batch_stats"],
     }
 
-    def embed(images):
-        return unit(model.apply(weights, images, train=False)[1].astype(jnp.float32))
 
-    return embed
+def _embed(model, weights, images):
+    return unit(model.apply(weights, images, train=False)[1].astype(jnp.float32))
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _embed_batch(model, weights, images):
-    images = images.astype(jnp.float32) / 127.5 - 1.0
-    return unit(model.apply(weights, images, train=False)[1].astype(jnp.float32))
+    return _embed(model, weights, to_device_range(images))
 
 
 def embed_images(model: nn.Module, variables: dict, images: np.ndarray) -> np.ndarray:
@@ -45,10 +49,7 @@ def embed_images(model: nn.Module, variables: dict, images: np.ndarray) -> np.nd
     Returns:
         float32 [n, d], of length 1.
     """
-    weights = {
-        "params": variables["params"]["backbone"],
-        "batch_stats": variables["batch_stats"],
-    }
+    weights = _weights(variables)
     parts = []
     for first in range(0, len(images), _BATCH):
         batch = images[first : first + _BATCH]

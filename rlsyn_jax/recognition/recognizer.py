@@ -19,6 +19,7 @@ import optax
 from einops import rearrange
 from jax.sharding import Mesh
 
+from rlsyn_jax.data.identity_dataset import to_device_range
 from rlsyn_jax.recognition.identity_sampler import IdentityTable, sample_identities, sample_images
 from rlsyn_jax.recognition.losses import batch_hard_triplet, cosface_logits, cross_entropy, unit
 from rlsyn_jax.training.meshes import batch_sharding
@@ -169,7 +170,7 @@ def make_train_step(
     def draw(pool, key, identities, number):
         draw_key, augment_key = jax.random.split(key)
         chosen = sample_images(draw_key, pool.table, identities, number)
-        images = pool.images[chosen.reshape(-1)].astype(jnp.float32) / 127.5 - 1.0
+        images = to_device_range(pool.images[chosen.reshape(-1)])
         images = augment(augment_key, images)
         return rearrange(images, "(p k) h w c -> p k h w c", k=number)
 
