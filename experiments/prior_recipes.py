@@ -197,9 +197,7 @@ def main() -> None:
         noise_error, image_error = denoising_errors(
             config, params, images[:256], seen.num_identities
         )
-        sampler = make_sampler(
-            config, seen.num_identities, num_steps=20, eta=1.0, guidance_scale=1.5
-        )
+        sampler = make_sampler(config, seen.num_identities)
         classes = np.linspace(0, seen.num_identities - 1, SAMPLES).astype(np.int32)
         samples = np.asarray(sampler(params, jax.random.key(2), jnp.arange(SAMPLES), classes))
         save_png(workdir / f"{name}.png", make_grid(samples[:SHOWN], 12))

@@ -153,7 +153,8 @@ def default_config() -> ConfigDict:
     config.synthesize = ConfigDict()
     config.synthesize.images = 12  # Images written an identity, for each generator.
     config.synthesize.num_steps = 20
-    config.synthesize.eta = 1.0
+    config.synthesize.solver = "ddim"  # ddim | dpm_solver (second order, without noise)
+    config.synthesize.eta = 1.0  # Noise of ddim, 0 to 1.
     config.synthesize.guidance_scale = 1.5
     config.synthesize.image_format = "png"  # png | jpg
     config.synthesize.batch_size = 64
@@ -316,6 +317,7 @@ _CHOICES = {
     "reinforce.log_prob_reduce": ("mean", "sum"),
     "reinforce.normalise_over": ("batch", "identity", "running"),
     "reinforce.squash": ("tanh", "none"),
+    "synthesize.solver": ("ddim", "dpm_solver"),
     "synthesize.image_format": ("png", "jpg"),
     "recognize.start": ("general", "random"),
     "recognize.loss": ("cross_entropy_triplet", "cosface"),

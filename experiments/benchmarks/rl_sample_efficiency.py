@@ -19,13 +19,14 @@ from __future__ import annotations
 
 import json
 import statistics
+import sys
 import time
 from pathlib import Path
 
 import jax
 import matplotlib
 import numpy as np
-from absl import app, flags, logging
+from absl import app, flags
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict, config_flags
 
@@ -55,8 +56,8 @@ SETTINGS = {
         "num_trained_steps": 3,
         "deterministic_elsewhere": True,
     },
-    "all steps, no guidance": {**NOISY, "guidance_scale": 1.0, "trained_steps": "all"},
-    "2 noisiest, no guidance": {
+    "all steps without guidance": {**NOISY, "guidance_scale": 1.0, "trained_steps": "all"},
+    "2 noisiest without guidance": {
         "guidance_scale": 1.0,
         "trained_steps": "noisiest",
         "num_trained_steps": 2,
@@ -120,7 +121,7 @@ def reinforce(config: ConfigDict, workdir: Path, seed: int, iterations: int, mea
             values = measure(merge(state.ema_params, policy.frozen))
             curve.append({"iteration": number, "passes": number * passes, **values})
             curve[-1]["reward"] = total_reward(curve[-1], curve[0], policy.weights)
-            logging.info("iteration %d of %d: reward %.3f", number, iterations, curve[-1]["reward"])
+            _tell(f"iteration {number} of {iterations}: reward {curve[-1]['reward']:.3f}")
     return {"curve": curve, "seconds": statistics.median(seconds)}
 
 
@@ -143,11 +144,16 @@ def measured(config: ConfigDict, workdir: Path, name: str, seed: int, full: int,
         known = json.loads(path.read_text())
         if {field: known.get(field) for field in plan} == plan:
             return known
-    logging.info("%s, seed %d: %d iterations", name, seed, iterations)
+    _tell(f"{name}, seed {seed}: {iterations} iterations")
     record = {**plan, **reinforce(config, workdir, seed, iterations, measure)}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, record)
     return record
+
+
+def _tell(progress: str) -> None:
+    """Prints progress beside the log; standard output is for results."""
+    print(progress, file=sys.stderr, flush=True)
 
 
 def mean_curve(records: list[dict], measure: str) -> tuple[np.ndarray, np.ndarray]:

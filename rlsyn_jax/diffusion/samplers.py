@@ -67,18 +67,11 @@ def make_sampling_plan(
     Raises:
         ValueError: num_steps, eta or kind out of range.
     """
-    total = len(alpha_bars)
-    if not 1 <= num_steps <= total:
-        raise ValueError(
-            f"num_steps must be in 1..{total} (the schedule's length), got {num_steps}"
-        )
+    timesteps = evenly_spaced(len(alpha_bars), num_steps)
     if not 0 <= eta <= 1:
         raise ValueError(f"eta must be in [0, 1], got {eta}")
     if kind not in TRANSITIONS:
         raise ValueError(f"kind must be one of {TRANSITIONS}, got {kind!r}")
-    # As many steps as timesteps are all of them; down to 0 two would round to one.
-    end = 0 if num_steps < total else -1
-    timesteps = np.round(np.linspace(total - 1, end, num_steps + 1)[:-1]).astype(np.int32)
     alpha_bar = np.asarray(alpha_bars, np.float64)[timesteps]
     previous = np.append(alpha_bar[1:], 1.0)
     if kind == "ddim":
@@ -96,6 +89,21 @@ def make_sampling_plan(
             for values in (alpha_bar, np.sqrt(previous), noise_weight, sigma)
         ),
     )
+
+
+def evenly_spaced(total: int, num_steps: int) -> np.ndarray:
+    """Returns num_steps of the timesteps total - 1 .. 0, int32, evenly spaced, noisiest first.
+
+    Raises:
+        ValueError: num_steps out of 1..total.
+    """
+    if not 1 <= num_steps <= total:
+        raise ValueError(
+            f"num_steps must be in 1..{total} (the schedule's length), got {num_steps}"
+        )
+    # As many steps as timesteps are all of them; down to 0 two would round to one.
+    end = 0 if num_steps < total else -1
+    return np.round(np.linspace(total - 1, end, num_steps + 1)[:-1]).astype(np.int32)
 
 
 def stochastic_where(
@@ -155,14 +163,14 @@ def predict(
     denoise: Callable,
     x: jax.Array,
     class_labels: jax.Array,
-    step: SamplingPlan,
+    step: NamedTuple,
     *,
     prediction_type: str,
     clip_denoised: bool,
 ) -> tuple[jax.Array, jax.Array]:
     """Returns the estimates of the clean image and of the noise, both float32 [b, h, w, c].
 
-    Args: see `transition`.
+    Args: see `transition`; of the step only timesteps and alpha_bar are read.
     """
     alpha_bar = _column(step.alpha_bar, x)
     timesteps = jnp.broadcast_to(step.timesteps, x.shape[:1])

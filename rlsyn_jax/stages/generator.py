@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from rlsyn_jax.data.batches import BatchIterator
 from rlsyn_jax.data.identity_dataset import to_uint8
+from rlsyn_jax.diffusion.dpm_solver import make_solver_plan, solve
 from rlsyn_jax.diffusion.samplers import guided, make_sampling_plan, sample
 from rlsyn_jax.diffusion.schedules import make_alpha_bars
 from rlsyn_jax.models.dit import DiT
@@ -55,23 +56,32 @@ def init_params(config: ConfigDict, num_classes: int, seed: int) -> dict:
     return jax.jit(model.init)(jax.random.key(seed), x, label, label)["params"]
 
 
-def make_sampler(
-    config: ConfigDict, num_classes: int, *, num_steps: int, eta: float, guidance_scale: float
-) -> Callable:
-    """Returns a jitted (params, key, sample_ids [b], class_labels [b]) -> uint8 [b, h, w, c]."""
+def make_sampler(config: ConfigDict, num_classes: int) -> Callable:
+    """Returns config.synthesize's sampler, jitted.
+
+    Returns:
+        (params, key, sample_ids [b], class_labels [b]) -> uint8 [b, h, w, c].
+    """
     model = build_generator(config, num_classes)
-    shape = image_shape(config)
-    plan = make_sampling_plan(alpha_bars(config), num_steps=num_steps, eta=eta)
+    shape, synthesize = image_shape(config), config.synthesize
+    if synthesize.solver == "dpm_solver":
+        draw = solve
+        plan = make_solver_plan(alpha_bars(config), num_steps=synthesize.num_steps)
+    else:
+        draw = sample
+        plan = make_sampling_plan(
+            alpha_bars(config), num_steps=synthesize.num_steps, eta=synthesize.eta
+        )
 
     @jax.jit
     def run(params, key, sample_ids, class_labels):
         denoise = guided(
             lambda x, t, y: model.apply({"params": params}, x, t, y),
             num_classes,
-            guidance_scale,
+            synthesize.guidance_scale,
             shape[-1],
         )
-        images = sample(
+        images = draw(
             denoise,
             key,
             sample_ids,
@@ -233,13 +243,7 @@ def write_sample_grid(
     columns: int = 8,
 ) -> None:
     """Writes a PNG with one class a row, fixed noise a column."""
-    run = make_sampler(
-        config,
-        num_classes,
-        num_steps=config.synthesize.num_steps,
-        eta=config.synthesize.eta,
-        guidance_scale=config.synthesize.guidance_scale,
-    )
+    run = make_sampler(config, num_classes)
     rows = min(rows, num_classes)
     labels = np.repeat(np.linspace(0, num_classes - 1, rows).astype(np.int32), columns)
     images = run(params, jax.random.key(config.seed), jnp.arange(rows * columns), labels)

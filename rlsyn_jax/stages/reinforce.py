@@ -60,6 +60,7 @@ FIELDS = (
     "reinforce",
     "rewards",
     "synthesize.num_steps",
+    "synthesize.solver",
     "synthesize.eta",
     "synthesize.guidance_scale",
     "evaluate.num_neighbors",
@@ -344,13 +345,7 @@ def fixed_noise_measure(config: ConfigDict, workdir: Path) -> Callable[[dict], d
     shown = np.isin(dataset.identities[splits.closed_query], splits.train_identities[people])
     # A person without other images is compared with everybody's.
     real = held_out[shown] if shown.sum() > config.evaluate.num_neighbors else held_out
-    sampler = make_sampler(
-        config,
-        num_classes,
-        num_steps=config.synthesize.num_steps,
-        eta=config.synthesize.eta,
-        guidance_scale=config.synthesize.guidance_scale,
-    )
+    sampler = make_sampler(config, num_classes)
     neighbors = min(config.evaluate.num_neighbors, len(real) - 1, len(classes) - 1)
     rewards, _ = resolve_rewards(config)
     references = bank.take(jnp.asarray(people))

@@ -106,13 +106,7 @@ def _write_dataset(
         directory, identity_names=identity_names, image_format=settings.image_format
     )
     barrier(f"synthesize {name}: every process has read the journal")
-    sampler = make_sampler(
-        config,
-        num_classes,
-        num_steps=settings.num_steps,
-        eta=settings.eta,
-        guidance_scale=settings.guidance_scale,
-    )
+    sampler = make_sampler(config, num_classes)
     params = load_model(workdir, stage)
     rewards, _ = resolve_rewards(config)
     reward_extractor = load_extractor(config, workdir, "reward")
@@ -183,13 +177,14 @@ def _write_dataset(
 
 
 def _data_card(config: ConfigDict, name: str, stage: str, counts: dict, threshold: float) -> str:
+    solver = {"ddim": f"DDIM (eta {config.synthesize.eta})", "dpm_solver": "DPM-Solver++ 2M"}
     return (
         f"# Synthetic identity data set: {config.name}, {name}\n\n"
         f"{counts['images']} images, {config.image.size} x {config.image.size} pixels, one folder "
         "an identity; manifest.parquet lists identity, file, seed, checkpoint, rewards and the "
         "distance to the nearest real training image.\n\n"
         f"Made by the generator of stage `{stage}` with seed {config.seed}, "
-        f"{config.synthesize.num_steps} DDIM steps, eta {config.synthesize.eta}, guidance "
+        f"{config.synthesize.num_steps} steps of {solver[config.synthesize.solver]}, guidance "
         f"{config.synthesize.guidance_scale}.\n\n"
         "## Privacy\n\n"
         "The images show the people of the training set by design: whoever is in that set can be "
