@@ -23,10 +23,11 @@ def get_config(path="data/identities"):
     config.split.held_out_fraction = 0.3
     config.split.closed_images = 1
     config.split.train_images = 0
+    config.pretrain.optimizer = "muon"
 
     if jax.default_backend() == "cpu":
         config.image.size = 32
-        config.pretrain.steps = 8000
+        config.pretrain.steps = 5000
         config.pretrain.batch_size = 16
         config.adapt.batch_size = 16
     else:

@@ -41,28 +41,24 @@ from rlsyn_jax.training.meshes import make_mesh, place, replicated
 from rlsyn_jax.training.trainable import merge
 
 GUIDED = {"guidance_scale": 1.5, "unconditional": "trained"}
-NOISY = {"deterministic_elsewhere": False}
+PLAIN = {"guidance_scale": 1.0}
+LONG = {"num_steps": 8}
+EVERYWHERE = {"deterministic_elsewhere": False, "trained_steps": "all"}
+THREE = {"deterministic_elsewhere": True, "trained_steps": "noisiest", "num_trained_steps": 3}
+TWO = {**THREE, "num_trained_steps": 2}
+TENTH = {
+    "deterministic_elsewhere": False,
+    "trained_steps": "fraction",
+    "trained_fraction": 0.1,
+}
 SETTINGS = {
-    "all steps": {**GUIDED, **NOISY, "trained_steps": "all"},
-    "10 % of the steps": {
-        **GUIDED,
-        **NOISY,
-        "trained_steps": "fraction",
-        "trained_fraction": 0.1,
-    },
-    "3 noisiest": {
-        **GUIDED,
-        "trained_steps": "noisiest",
-        "num_trained_steps": 3,
-        "deterministic_elsewhere": True,
-    },
-    "all steps without guidance": {**NOISY, "guidance_scale": 1.0, "trained_steps": "all"},
-    "2 noisiest without guidance": {
-        "guidance_scale": 1.0,
-        "trained_steps": "noisiest",
-        "num_trained_steps": 2,
-        "deterministic_elsewhere": True,
-    },
+    "all steps": {**LONG, **GUIDED, **EVERYWHERE},
+    "10 % of the steps": {**LONG, **GUIDED, **TENTH},
+    "3 noisiest": {**LONG, **GUIDED, **THREE},
+    "all steps without guidance": {**LONG, **PLAIN, **EVERYWHERE},
+    "3 noisiest without guidance": {**LONG, **PLAIN, **THREE},
+    "3 noisiest of 4": {**GUIDED, **THREE, "num_steps": 4},
+    "2 noisiest of 4": {**GUIDED, **TWO, "num_steps": 4},
     "default": {},
     "default by ddpo_sf": {"algorithm": "ddpo_sf"},
     "default by dpok": {"algorithm": "dpok", "kl_weight": 0.01, "value_steps": 5},
