@@ -32,6 +32,8 @@ def get_config(size="full"):
     config.adapt.ema_decay = 0.98
 
     config.reinforce.iterations = 15
+    # The cold start is close to the best reward, where large steps are mostly noise.
+    config.reinforce.learning_rate = 3e-3
     config.reinforce.evaluate_every = 5
     config.synthesize.images = 8
     config.synthesize.num_steps = 25
