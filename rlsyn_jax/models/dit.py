@@ -15,6 +15,36 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 
+# The published sizes, without the patch that a name ends in: DiT-XL/2 has patches of 2 x 2.
+DIT_SIZES = {
+    "DiT-S": {"width": 384, "depth": 12, "num_heads": 6},
+    "DiT-B": {"width": 768, "depth": 12, "num_heads": 12},
+    "DiT-L": {"width": 1024, "depth": 24, "num_heads": 16},
+    "DiT-XL": {"width": 1152, "depth": 28, "num_heads": 16},
+}
+PATCH_SIZES = (2, 4, 8)
+
+
+def dit_config(name: str) -> dict[str, int]:
+    """Returns the settings of a published size, to be given to `DiT` as keywords.
+
+    Args:
+        name: "DiT-S/2" to "DiT-XL/8": one of S, B, L and XL, and a patch of 2, 4 or 8.
+
+    Returns:
+        {"width", "depth", "num_heads", "patch_size"}.
+
+    Raises:
+        ValueError: there is no such size.
+    """
+    size, _, patch = name.partition("/")
+    if size not in DIT_SIZES or patch not in map(str, PATCH_SIZES):
+        raise ValueError(
+            f"{name!r} is no published size; sizes are {', '.join(DIT_SIZES)}, and patches "
+            f"{', '.join(map(str, PATCH_SIZES))}, as in 'DiT-XL/2'"
+        )
+    return {**DIT_SIZES[size], "patch_size": int(patch)}
+
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def layer_norm(x: jax.Array, epsilon: float = 1e-6) -> jax.Array:
@@ -72,10 +102,24 @@ def position_embedding(height: int, width: int, dim: int) -> np.ndarray:
     return np.concatenate([one_axis(columns), one_axis(rows)], axis=1).astype(np.float32)
 
 
-def timestep_features(timesteps: jax.Array, dim: int, max_period: float = 10000.0) -> jax.Array:
-    """Returns the sinusoidal features [b, dim] of timesteps [b], cosines first as in DiT."""
+def timestep_features(
+    timesteps: jax.Array, dim: int, max_period: float = 10000.0, *, frequency_shift: int = 0
+) -> jax.Array:
+    """Returns the sinusoidal features of timesteps, cosines first as in DiT.
+
+    Args:
+        timesteps: int or float [b].
+        dim: number of features, even.
+        max_period: the frequencies fall from 1 towards 1 / max_period.
+        frequency_shift: 0 stops one step before 1 / max_period, as DiT does; 1 reaches it, as
+            diffusers does.
+
+    Returns:
+        float32 [b, dim].
+    """
     half = dim // 2
-    frequencies = jnp.exp(-np.log(max_period) * jnp.arange(half, dtype=jnp.float32) / half)
+    steps = half - frequency_shift
+    frequencies = jnp.exp(-np.log(max_period) * jnp.arange(half, dtype=jnp.float32) / steps)
     angles = timesteps.astype(jnp.float32)[:, None] * frequencies[None]  # [b, half]
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 
@@ -111,13 +155,16 @@ class TimestepEmbedder(nn.Module):
 
     width: int
     frequency_dim: int = 256
+    frequency_shift: int = 0
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, timesteps):
         """Embeds timesteps [b]."""
         normal = nn.initializers.normal(0.02)
-        x = timestep_features(timesteps, self.frequency_dim).astype(self.dtype)
+        x = timestep_features(
+            timesteps, self.frequency_dim, frequency_shift=self.frequency_shift
+        ).astype(self.dtype)
         x = nn.Dense(self.width, kernel_init=normal, dtype=self.dtype, name="mlp_0")(x)
         return nn.Dense(self.width, kernel_init=normal, dtype=self.dtype, name="mlp_2")(nn.silu(x))
 
@@ -163,6 +210,7 @@ class Block(nn.Module):
     num_heads: int
     mlp_ratio: float = 4.0
     dtype: Any = jnp.float32
+    mlp_norm_epsilon: float = 1e-6
 
     @nn.compact
     def __call__(self, x, condition):
@@ -175,7 +223,7 @@ class Block(nn.Module):
         shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = jnp.split(modulation, 6, axis=-1)
         h = _modulate(layer_norm(x), shift_1, scale_1)
         x = x + gate_1[:, None] * Attention(self.num_heads, self.dtype, name="attn")(h)
-        h = _modulate(layer_norm(x), shift_2, scale_2)
+        h = _modulate(layer_norm(x, self.mlp_norm_epsilon), shift_2, scale_2)
         hidden = int(width * self.mlp_ratio)
         h = TokenDense(hidden, dtype=self.dtype, name="mlp_fc1")(h)
         h = TokenDense(width, dtype=self.dtype, name="mlp_fc2")(nn.gelu(h, approximate=True))
@@ -192,6 +240,13 @@ class DiT(nn.Module):
         learn_sigma: also predict the variance's interpolation, which doubles the output channels.
         dtype: computation dtype; parameters stay float32.
         remat: compute each block again in the backward pass instead of keeping its activations.
+        scan_layers: compile one block and run it depth times, so that compiling takes the same time
+            at any depth. The parameters of all blocks are then one tree, blocks, whose arrays have
+            a leading axis of layers; `stack_blocks` and `unstack_blocks` convert.
+        timestep_frequency_shift: 0 as published; 1 computes the timestep's features as diffusers'
+            DiTTransformer2DModel does, which weights trained there are used to.
+        mlp_norm_epsilon: of the normalisation before each block's network: 1e-6 as published;
+            diffusers names it norm_eps, 1e-5 by default.
     """
 
     num_classes: int
@@ -203,6 +258,9 @@ class DiT(nn.Module):
     learn_sigma: bool = False
     dtype: Any = jnp.float32
     remat: bool = False
+    scan_layers: bool = False
+    timestep_frequency_shift: int = 0
+    mlp_norm_epsilon: float = 1e-6
 
     @nn.compact
     def __call__(self, x: jax.Array, timesteps: jax.Array, class_labels: jax.Array) -> jax.Array:
@@ -239,15 +297,16 @@ class DiT(nn.Module):
         )(x.astype(self.dtype))
         x = rearrange(x, "b rows columns d -> b (rows columns) d")
         x = x + position_embedding(rows, columns, self.width).astype(self.dtype)
-        condition = TimestepEmbedder(self.width, dtype=self.dtype, name="t_embedder")(timesteps)
+        condition = TimestepEmbedder(
+            self.width,
+            frequency_shift=self.timestep_frequency_shift,
+            dtype=self.dtype,
+            name="t_embedder",
+        )(timesteps)
         condition = condition + LabelEmbedder(self.num_classes, self.width, name="y_embedder")(
             class_labels
         ).astype(self.dtype)
-        block = nn.remat(Block) if self.remat else Block
-        for index in range(self.depth):
-            x = block(self.num_heads, self.mlp_ratio, self.dtype, name=f"blocks_{index}")(
-                x, condition
-            )
+        x = self._run_blocks(x, condition)
         zeros = nn.initializers.zeros
         modulation = nn.Dense(
             2 * self.width, kernel_init=zeros, dtype=self.dtype, name="final_adaLN_modulation"
@@ -267,3 +326,77 @@ class DiT(nn.Module):
             p2=p,
         )
         return x.astype(jnp.float32)
+
+    def _run_blocks(self, x, condition):
+        block = Block
+        if self.remat:
+            # A scan keeps the compiler from sharing the two passes, as a guard does outside of one.
+            block = nn.remat(Block, prevent_cse=not self.scan_layers)
+        make = functools.partial(
+            block, self.num_heads, self.mlp_ratio, self.dtype, self.mlp_norm_epsilon
+        )
+        if not self.scan_layers:
+            for index in range(self.depth):
+                x = make(name=f"blocks_{index}")(x, condition)
+            return x
+        scan = nn.scan(
+            lambda block, x, condition: (block(x, condition), None),
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=nn.broadcast,
+            length=self.depth,
+        )
+        return scan(make(name="blocks"), x, condition)[0]
+
+
+def stack_blocks(params: dict) -> dict:
+    """Turns the parameters of a DiT into those of one with scan_layers.
+
+    Args:
+        params: nested dict with blocks_0, blocks_1, ...; arrays [...].
+
+    Returns:
+        The same dict with one tree, blocks, in place of them; arrays [depth, ...].
+
+    Raises:
+        ValueError: a block is missing, or there is none.
+    """
+    rest = {name: value for name, value in params.items() if not _is_block(name)}
+    depth = len(params) - len(rest)
+    missing = [i for i in range(depth) if f"blocks_{i}" not in params]
+    if depth == 0 or missing:
+        raise ValueError(
+            "want blocks_0, blocks_1, ... without a gap, got "
+            f"{sorted(name for name in params if name.startswith('blocks'))}"
+        )
+    blocks = [params[f"blocks_{index}"] for index in range(depth)]
+    return {**rest, "blocks": jax.tree.map(lambda *values: jnp.stack(values), *blocks)}
+
+
+def unstack_blocks(params: dict) -> dict:
+    """Turns the parameters of a DiT with scan_layers into those of one without.
+
+    Args:
+        params: nested dict with blocks; arrays [depth, ...].
+
+    Returns:
+        The same dict with blocks_0, blocks_1, ... in place of it; arrays [...].
+
+    Raises:
+        ValueError: there is no blocks, or its arrays do not agree about the depth.
+    """
+    if "blocks" not in params:
+        raise ValueError(f"want stacked blocks, got {sorted(params)}")
+    rest = {name: value for name, value in params.items() if name != "blocks"}
+    depths = {value.shape[0] for value in jax.tree.leaves(params["blocks"])}
+    if len(depths) != 1:
+        raise ValueError(f"the arrays of blocks have different leading axes: {sorted(depths)}")
+    blocks = {
+        f"blocks_{index}": jax.tree.map(lambda value, i=index: value[i], params["blocks"])
+        for index in range(depths.pop())
+    }
+    return {**rest, **blocks}
+
+
+def _is_block(name: str) -> bool:
+    return name.removeprefix("blocks_").isdecimal() and name.startswith("blocks_")

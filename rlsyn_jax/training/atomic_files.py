@@ -5,11 +5,13 @@ Of several processes of a run the first one writes, and the others return.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import secrets
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,46 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, content: Any) -> None:
     """Writes JSON atomically; raises as write_bytes."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@contextlib.contextmanager
+def whole_folder(path: str | Path) -> Iterator[Path]:
+    """Gives a new folder to fill, which gets its name only when everything in it is written.
+
+    Args:
+        path: a folder that is empty or not there.
+
+    Yields:
+        A folder beside it, which is removed where the block raises.
+
+    Raises:
+        ValueError: something is there already.
+        StorageError: the disk is full, or the folder cannot be written.
+    """
+    check_absent(path)
+    path = Path(path).absolute()
+    temporary = path.with_name(f".{path.name[:50]}.{secrets.token_hex(8)}")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        os.replace(temporary, path)
+    except StorageError:
+        raise
+    except OSError as error:
+        raise storage_error(path, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_absent(path: str | Path) -> None:
+    """Checks that nothing would be lost if a folder were written to path.
+
+    Raises:
+        ValueError: something is there, and it is not an empty folder.
+    """
+    path = Path(path)
+    if path.is_symlink() or path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise ValueError(f"{path} is there already and not an empty folder; choose another one")
 
 
 def storage_error(path: Path, error: OSError) -> StorageError:

@@ -148,19 +148,7 @@ def restore_params(path: str | Path, *, ema: bool = True, collection: str = "par
         FileNotFoundError: nothing is there, or no checkpoint; says what was looked for.
         ValueError: the checkpoint has no such collection.
     """
-    path = Path(path).absolute()
-    if not path.is_dir():
-        raise FileNotFoundError(f"{path} is not a folder; give a stage's folder, such as DIR/adapt")
-    candidates = [path / "model", path / "checkpoints", path]
-    step = path if (path / "state").is_dir() else None
-    for folder in candidates:
-        if step is None and folder.is_dir():
-            numbered = [int(p.name) for p in folder.iterdir() if p.name.isdigit()]
-            step = folder / str(max(numbered)) if numbered else None
-    if step is None:
-        raise FileNotFoundError(
-            f"{path} holds no checkpoint: no numbered step in it, in model/ or in checkpoints/"
-        )
+    step = _find_step(path)
     tree = ocp.StandardCheckpointer().metadata(step / "state").item_metadata.tree
     averaged = collection == "params" and ema and "ema_params" in tree
     name = "ema_params" if averaged else collection
@@ -178,3 +166,37 @@ def restore_params(path: str | Path, *, ema: bool = True, collection: str = "par
             partial_restore=True,
         ),
     )[name]
+
+
+def restore_config(path: str | Path) -> dict:
+    """Loads the record that was written with a checkpoint: of a run, its whole configuration.
+
+    Args:
+        path: a folder as `restore_params` takes.
+
+    Returns:
+        JSON-like data.
+
+    Raises:
+        FileNotFoundError: nothing is there, or no checkpoint; says what was looked for.
+    """
+    handler = ocp.JsonCheckpointHandler()
+    return ocp.Checkpointer(handler).restore(_find_step(path) / "meta")["config"]
+
+
+def _find_step(path: str | Path) -> Path:
+    """Returns the folder of the newest step of a stage's folder."""
+    path = Path(path).absolute()
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path} is not a folder; give a stage's folder, such as DIR/adapt")
+    candidates = [path / "model", path / "checkpoints", path]
+    step = path if (path / "state").is_dir() else None
+    for folder in candidates:
+        if step is None and folder.is_dir():
+            numbered = [int(p.name) for p in folder.iterdir() if p.name.isdigit()]
+            step = folder / str(max(numbered)) if numbered else None
+    if step is None:
+        raise FileNotFoundError(
+            f"{path} holds no checkpoint: no numbered step in it, in model/ or in checkpoints/"
+        )
+    return step

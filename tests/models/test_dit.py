@@ -12,14 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlsyn_jax.models.dit import (
+    DIT_SIZES,
     DiT,
     TokenDense,
+    dit_config,
     layer_norm,
     position_embedding,
+    stack_blocks,
     timestep_features,
+    unstack_blocks,
 )
 
 CLASSES, PATCH, WIDTH, HEADS, SHAPE = 5, 2, 8, 2, (3, 4, 6, 3)
+# Compiling takes longer than running what is so small.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 MODEL = DiT(num_classes=CLASSES, patch_size=PATCH, width=WIDTH, depth=2, num_heads=HEADS)
 
 
@@ -310,3 +316,134 @@ def test_remat_changes_no_number_and_keeps_only_block_inputs():
     for one, other in zip(*map(jax.tree.leaves, gradients)):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
     assert kept[1] < 0.8 * kept[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    # As the published code prints them, with the 256 fixed position embeddings of 256 pixels.
+    [("DiT-S/2", 32_963_360), ("DiT-B/2", 130_512_416), ("DiT-L/2", 458_102_816)]
+    + [("DiT-XL/2", 675_129_632)],
+)
+def test_published_sizes_have_the_published_number_of_parameters(name, parameters):
+    # One block in place of all keeps this quick; depths are counted instead.
+    size = dit_config(name)
+    model = DiT(num_classes=1000, learn_sigma=True, **{**size, "depth": 1})
+    zero = jnp.zeros(1, jnp.int32)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 4)), zero, zero)
+
+    def count(tree):
+        return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+    whole, block = count(shapes), count(shapes["params"]["blocks_0"])
+    assert whole + (size["depth"] - 1) * block + 256 * size["width"] == parameters
+
+
+def test_every_published_size_and_patch_has_a_name():
+    sizes = [dit_config(f"{size}/{patch}") for size in DIT_SIZES for patch in (2, 4, 8)]
+    assert len({tuple(sorted(size.items())) for size in sizes}) == 12
+    assert {size["patch_size"] for size in sizes} == {2, 4, 8}
+    assert all(size["width"] % size["num_heads"] == 0 for size in sizes)
+    dit_config("DiT-S/2")["depth"] = 1
+    assert dit_config("DiT-S/2") == {"width": 384, "depth": 12, "num_heads": 6, "patch_size": 2}
+
+
+@pytest.mark.parametrize("name", ["DiT-M/2", "DiT-S/3", "DiT-S", "DiT-S/", "XL/2", "DiT-S/2/2"])
+def test_unknown_sizes_are_refused_with_the_known_ones(name):
+    with pytest.raises(ValueError, match=f"'{name}' is no published size; .*DiT-XL.* 2, 4, 8"):
+        dit_config(name)
+
+
+def test_scanned_layers_give_the_same_numbers_and_gradients_with_remat_and_without():
+    inputs, params = make_inputs(), random_params()
+    weights = np.random.default_rng(5).normal(size=SHAPE)
+
+    def value_and_gradient(model, params):
+        def loss(params):
+            output = model.apply({"params": params}, *inputs)
+            return jnp.sum(weights * output), output
+
+        compiled = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=QUICK)
+        (_, output), gradient = compiled(params)
+        return output, gradient
+
+    expected = value_and_gradient(MODEL, params)
+    for remat in (False, True):
+        scanned = MODEL.clone(scan_layers=True, remat=remat)
+        output, gradient = value_and_gradient(scanned, stack_blocks(params))
+        np.testing.assert_allclose(output, expected[0], rtol=1e-5, atol=1e-5)
+        gradient = unstack_blocks(gradient)
+        assert jax.tree.structure(gradient) == jax.tree.structure(expected[1])
+        for one, other in zip(*map(jax.tree.leaves, (gradient, expected[1]))):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4 * np.abs(other).max())
+
+
+def test_scanned_layers_with_remat_keep_only_block_inputs():
+    params, inputs = stack_blocks(random_params()), make_inputs()
+
+    def kept(model):
+        def loss(params):
+            return jnp.mean(model.apply({"params": params}, *inputs) ** 2)
+
+        _, backward = jax.eval_shape(lambda params: jax.vjp(loss, params), params)
+        return sum(value.size for value in jax.tree.leaves(backward))
+
+    scanned = MODEL.clone(scan_layers=True)
+    assert kept(scanned.clone(remat=True)) < 0.8 * kept(scanned)
+
+
+def test_a_scanned_network_is_initialised_as_an_unrolled_one():
+    scanned = MODEL.clone(scan_layers=True)
+    init = jax.jit(scanned.init, compiler_options=QUICK)
+    params = init(jax.random.key(0, impl="rbg"), *make_inputs())["params"]
+    one, other = unstack_blocks(params), fresh_params()
+    assert jax.tree.map(jnp.shape, one) == jax.tree.map(jnp.shape, other)
+    flat = (flax.traverse_util.flatten_dict(tree, sep="/") for tree in (one, other))
+    for (name, mine), theirs in zip(*(sorted(tree.items()) for tree in flat)):
+        # Other random numbers of the same spread, and zeros where zeros belong.
+        np.testing.assert_allclose(np.std(mine), np.std(theirs[1]), rtol=0.35, err_msg=name)
+    kernels = params["blocks"]["mlp_fc1"]["kernel"]
+    assert np.abs(kernels[0] - kernels[1]).max() > 1e-2
+
+
+def test_scanning_traces_one_block_at_any_depth():
+    sizes = []
+    for depth in (2, 9):
+        model = MODEL.clone(depth=depth, scan_layers=True)
+        params = jax.eval_shape(model.init, jax.random.key(0), *make_inputs())
+        text = jax.jit(model.apply).lower(params, *make_inputs()).as_text()
+        sizes.append(text.count("dot_general"))
+    assert sizes[0] == sizes[1]
+
+
+def test_stacking_and_unstacking_are_inverse_bit_for_bit():
+    params = random_params()
+    stacked = stack_blocks(params)
+    assert stacked["blocks"]["attn"]["qkv"]["kernel"].shape == (2, WIDTH, 3 * WIDTH)
+    back = unstack_blocks(stacked)
+    assert jax.tree.structure(back) == jax.tree.structure(params)
+    jax.tree.map(np.testing.assert_array_equal, back, params)
+
+
+def test_blocks_are_stacked_in_the_order_of_their_numbers():
+    blocks = {f"blocks_{index}": {"bias": np.full(1, index)} for index in range(11)}
+    stacked = stack_blocks({name: blocks[name] for name in sorted(blocks)})
+    np.testing.assert_array_equal(stacked["blocks"]["bias"][:, 0], range(11))
+
+
+def test_trees_that_cannot_be_converted_are_refused():
+    params = random_params()
+    with pytest.raises(ValueError, match=r"without a gap, got \['blocks_1'\]"):
+        stack_blocks({name: value for name, value in params.items() if name != "blocks_0"})
+    with pytest.raises(ValueError, match=r"without a gap, got \['blocks'\]"):
+        stack_blocks(stack_blocks(params))
+    with pytest.raises(ValueError, match="want stacked blocks, got .*blocks_0"):
+        unstack_blocks(params)
+    with pytest.raises(ValueError, match=r"different leading axes: \[2, 3\]"):
+        unstack_blocks({"blocks": {"a": np.zeros((2, 1)), "b": np.zeros((3, 1))}})
+
+
+def test_timestep_features_of_diffusers_reach_the_longest_period():
+    features = timestep_features(jnp.array([1, 50]), 8, max_period=100.0, frequency_shift=1)
+    for row, timestep in zip(np.asarray(features), (1, 50)):
+        angles = [timestep / 100 ** (k / 3) for k in range(4)]
+        np.testing.assert_allclose(row, [*np.cos(angles), *np.sin(angles)], atol=1e-5)

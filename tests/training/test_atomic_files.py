@@ -9,7 +9,9 @@ import pytest
 
 from rlsyn_jax.training.atomic_files import (
     StorageError,
+    check_absent,
     check_writable,
+    whole_folder,
     write_bytes,
     write_json,
     write_text,
@@ -150,3 +152,38 @@ def test_too_little_room_is_told_with_both_sizes(small_disk):
     check_writable(small_disk, 2**19)
     with pytest.raises(StorageError, match=r"has 1\.0 MiB left and a run needs at least 64 MiB"):
         check_writable(small_disk, 2**26)
+
+
+def test_a_folder_gets_its_name_when_everything_in_it_is_written(tmp_path):
+    path = tmp_path / "new" / "folder"
+    with whole_folder(path) as folder:
+        (folder / "file").write_text("whole")
+        assert not path.exists() and folder.parent == path.parent
+    assert (path / "file").read_text() == "whole"
+    assert os.listdir(path.parent) == ["folder"]
+    (tmp_path / "usual").mkdir()
+    assert path.stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+@pytest.mark.parametrize("error", [KeyError("a"), KeyboardInterrupt(), OSError(errno.ENOSPC, "no")])
+def test_a_folder_that_fails_is_not_there(tmp_path, error):
+    with pytest.raises(StorageError if isinstance(error, OSError) else type(error)):
+        with whole_folder(tmp_path / "folder") as folder:
+            (folder / "file").write_text("half")
+            raise error
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_is_there_is_never_overwritten_by_a_folder(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with whole_folder(tmp_path / "empty") as folder:
+        (folder / "file").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for place in ("empty", "empty/file", "link"):
+        with pytest.raises(ValueError, match=f"{place} is there already"):
+            check_absent(tmp_path / place)
+        with pytest.raises(ValueError, match=f"{place} is there already"):
+            with whole_folder(tmp_path / place):
+                raise AssertionError("the block ran")
+    check_absent(tmp_path / "free")
+    assert (tmp_path / "empty" / "file").read_text() == "mine"

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from rlsyn_jax.training.atomic_files import StorageError
-from rlsyn_jax.training.checkpoints import CheckpointStore, restore_params
+from rlsyn_jax.training.checkpoints import CheckpointStore, restore_config, restore_params
 from rlsyn_jax.training.meshes import make_mesh, parameter_shardings, replicated
 from rlsyn_jax.training.train_state import create_train_state
 
@@ -191,6 +191,14 @@ def test_a_run_without_a_model_gives_its_newest_checkpoint(tmp_path):
     save(tmp_path / "checkpoints", 9, 10)
     (tmp_path / "model").mkdir()
     assert_bit_equal(restore_params(tmp_path, ema=False), make_state(10).params)
+
+
+def test_the_record_of_a_checkpoint_is_found_where_its_parameters_are(stage, tmp_path):
+    assert restore_config(stage) == {}
+    assert restore_config(stage / "checkpoints") == {"name": "é", "step": 2}
+    assert restore_config(stage / "checkpoints" / "1") == {"name": "é", "step": 1}
+    with pytest.raises(FileNotFoundError, match="no numbered step in it"):
+        restore_config(tmp_path)
 
 
 def test_paths_without_parameters_are_told(tmp_path):
