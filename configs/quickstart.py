@@ -33,7 +33,7 @@ def get_config(size="full"):
 
     config.reinforce.iterations = 15
     # The cold start is close to the best reward, where large steps are mostly noise.
-    config.reinforce.learning_rate = 3e-3
+    config.reinforce.learning_rate = 1e-3
     config.reinforce.evaluate_every = 5
     config.synthesize.images = 8
     config.synthesize.num_steps = 25
