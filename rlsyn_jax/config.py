@@ -83,9 +83,9 @@ def default_config() -> ConfigDict:
     config.reinforce.iterations = 20
     config.reinforce.identities = 8  # Identities of one iteration.
     config.reinforce.samples = 8  # Samples an identity; leave-one-out credit needs 3.
-    # The policy: the rollout's denoising steps, and which of them have noise and train. The noisiest
-    # steps of a short rollout, guided as samples will be, reached the reward of a rollout of 8 that
-    # trains all steps by less than half of its work (benchmarks/rl_sample_efficiency.py).
+    # The policy: the rollout's denoising steps, and which of them have noise and train. The
+    # noisiest steps of a short rollout, guided as samples will be, reached the reward of 8 steps
+    # that all train by less than half of their work (benchmarks/rl_sample_efficiency.py).
     config.reinforce.transition = "ddim"  # ddim | ancestral (the schedule's larger variance)
     config.reinforce.num_steps = 4  # Denoising steps of a rollout.
     config.reinforce.eta = 1.0  # Noise of ddim, (0, 1].
