@@ -95,7 +95,7 @@ def make_optimizer(
 
 
 def block_matrices(params: Any) -> Any:
-    """Returns which parameters Muon moves: the two-dimensional ones inside "blocks_N" modules.
+    """Returns which parameters Muon moves: the matrices inside "blocks_N" or stacked "blocks".
 
     Args:
         params: nested dict of arrays.
@@ -105,7 +105,10 @@ def block_matrices(params: Any) -> Any:
     """
 
     def chosen(path, value):
-        inside = any(str(getattr(part, "key", "")).startswith("blocks_") for part in path)
+        names = [str(getattr(part, "key", "")) for part in path]
+        if "blocks" in names and value.ndim == 3:  # [layers, in, out]
+            return MuonDimensionNumbers(reduction_axis=1, output_axis=2)
+        inside = any(name.startswith("blocks_") for name in names)
         return MuonDimensionNumbers() if inside and value.ndim == 2 else None
 
     return jax.tree_util.tree_map_with_path(chosen, params)

@@ -133,3 +133,18 @@ def test_muon_moves_block_matrices_orthogonally_and_the_rest_by_adamw():
         (updates["blocks_0"]["qkv"]["bias"], others["blocks_0"]["qkv"]["bias"]),
     ):
         np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+def test_muon_moves_stacked_blocks_as_it_moves_each():
+    random = np.random.default_rng(1)
+    options = {"learning_rate": 1e-3, "warmup_steps": 0, "total_steps": 1, "name": "muon"}
+    values = [jnp.asarray(random.normal(size=(8, 12)), jnp.float32) for _ in range(2)]
+    apart = {f"blocks_{i}": {"kernel": value} for i, value in enumerate(values)}
+    stacked = {"blocks": {"kernel": jnp.stack(values)}}
+    optimizer = make_optimizer(**options)
+    moved, _ = optimizer.update(apart, optimizer.init(apart), apart)
+    together, _ = optimizer.update(stacked, optimizer.init(stacked), stacked)
+    for i in range(2):
+        np.testing.assert_allclose(
+            together["blocks"]["kernel"][i], moved[f"blocks_{i}"]["kernel"], rtol=1e-4, atol=1e-6
+        )
