@@ -350,12 +350,19 @@ def _dit_record(weights: Weights, params: dict, num_heads: int) -> dict:
         for name, value in _DIFFUSERS_SETTINGS.items():
             if config.get(name, value) != value:
                 raise ValueError(f"its config.json has {name} {config[name]!r}, not {value!r}")
-        image_size = config.get("sample_size")
-        heads = config.get("num_attention_heads")
+        image_size, heads = config.get("sample_size"), config.get("num_attention_heads")
+        epsilon = config.get("norm_eps", _DIFFUSERS_NUMERICS["mlp_norm_epsilon"])
+        if type(heads) is not int or type(image_size) not in (int, type(None)):
+            raise ValueError(
+                f"its config.json has num_attention_heads {heads!r} and sample_size {image_size!r};"
+                " both must be whole numbers"
+            )
+        if type(epsilon) not in (int, float) or not epsilon > 0:
+            raise ValueError(f"its config.json has norm_eps {epsilon!r}; it must be above 0")
         if num_heads and num_heads != heads:
             raise ValueError(f"its config.json has {heads} attention heads, not {num_heads}")
         num_heads = heads
-        numerics = numerics | {"mlp_norm_epsilon": config.get("norm_eps", 1e-5)}
+        numerics = numerics | {"mlp_norm_epsilon": epsilon}
     published = [
         size["num_heads"]
         for size in DIT_SIZES.values()
@@ -366,7 +373,7 @@ def _dit_record(weights: Weights, params: dict, num_heads: int) -> dict:
         raise ValueError(
             f"width {width} and depth {sizes['depth']} are of no published size; give --num-heads"
         )
-    if width % num_heads:
+    if num_heads < 1 or width % num_heads:
         raise ValueError(f"width {width} is not divisible by {num_heads} heads")
     return {
         "network": "DiT",
@@ -412,9 +419,9 @@ def export_diffusers(
     generator = _ORIGINAL_NUMERICS | (record.get("generator") or {})
     num_heads = num_heads or generator.get("num_heads", 0)
     sample_size = sample_size or (record.get("image") or {}).get("size") or 0
-    if not num_heads or sizes["width"] % num_heads:
+    if num_heads < 1 or sizes["width"] % num_heads:
         raise ValueError(f"num_heads is {num_heads}; give one that divides {sizes['width']}")
-    if not sample_size or sample_size % sizes["patch_size"]:
+    if sample_size < 1 or sample_size % sizes["patch_size"]:
         raise ValueError(
             f"sample_size is {sample_size}; give one that is divisible by {sizes['patch_size']}"
         )

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from rlsyn_jax.models import import_weights
@@ -35,9 +36,9 @@ QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes
 
 
 def relative_error(got, expected):
-    """Largest difference over the largest value, of the worst image."""
-    axes = tuple(range(1, expected.ndim))
-    return np.max(np.abs(got - expected).max(axes) / np.abs(expected).max(axes))
+    """Length of the difference over the length of the expected values, of the worst image."""
+    got, expected = (np.asarray(value).reshape(len(value), -1) for value in (got, expected))
+    return np.max(np.linalg.norm(got - expected, axis=1) / np.linalg.norm(expected, axis=1))
 
 
 def apply(params, x, timesteps, labels, **settings):
@@ -335,7 +336,7 @@ def test_foreign_names_are_refused_with_some_of_them():
 def test_embeddings_that_differ_between_blocks_are_an_error():
     tensors = dit_to_diffusers(dit_from_torch(original_state_dict()))
     copy = "transformer_blocks.1.norm1.emb.class_embedder.embedding_table.weight"
-    tensors[copy] = tensors[copy] + np.float32(1e-6)
+    tensors[copy] = np.nextafter(tensors[copy], np.float32(9))  # By one bit.
     gone = "transformer_blocks.1.norm1.emb.timestep_embedder.linear_1.bias"
     del tensors[gone]
     with pytest.raises(ValueError, match=r"\(2 faults\)") as error:
@@ -645,6 +646,10 @@ def test_an_exported_network_gives_the_same_output_in_diffusers(tmp_path, learn_
     run_command("--to-diffusers", tmp_path / "ours", tmp_path / "back", "--pad-classes", 1000)
     assert "note:" not in capsys.readouterr().out
     model = diffusers.DiTTransformer2DModel.from_pretrained(tmp_path / "back").eval()
+    with safe_open(
+        tmp_path / "back" / "diffusion_pytorch_model.safetensors", framework="numpy"
+    ) as file:
+        assert file.metadata() == {"format": "pt"}  # Some readers refuse a file without it.
     assert model.config.num_embeds_ada_norm == 1000
     inputs = make_inputs(8, 8)
     got = diffusers_forward(model, *inputs)
@@ -756,6 +761,9 @@ def test_a_folder_that_diffusers_did_not_write_whole_is_refused(tmp_path):
         "pixart", {**good, "norm_type": "ada_norm_single"}
     )
     assert "not divisible by 3 heads" in folder("heads", {**good, "num_attention_heads": 3})
+    assert "num_attention_heads '2'" in folder("text", {**good, "num_attention_heads": "2"})
+    assert "sample_size [8, 8]" in folder("sides", {**good, "sample_size": [8, 8]})
+    assert "norm_eps 0; it must be above 0" in folder("epsilon", {**good, "norm_eps": 0})
     index = tmp_path / "bare" / "diffusion_pytorch_model.safetensors.index.json"
     for content, message in {
         "{}": "has no weight_map",
@@ -784,11 +792,14 @@ def test_settings_that_are_missing_or_wrong_are_asked_for(tmp_path):
     source = tmp_path / "w.safetensors"
     save_file(original_state_dict(), source)
     assert "of no published size; give --num-heads" in refusal(source, tmp_path / "out")
-    assert "not divisible by 3 heads" in refusal(source, tmp_path / "out", "--num-heads", 3)
+    for heads in (3, -2):
+        message = refusal(source, tmp_path / "out", "--num-heads", heads)
+        assert f"not divisible by {heads} heads" in message
     run_command(source, tmp_path / "out", "--num-heads", HEADS)
     export = ("--to-diffusers", tmp_path / "out", tmp_path / "exported")
     assert "sample_size is 0; give one that is divisible by 2" in refusal(*export)
-    assert "sample_size is 7" in refusal(*export, "--sample-size", 7)
+    for size in (7, -8):
+        assert f"sample_size is {size}" in refusal(*export, "--sample-size", size)
     assert "num_heads is 5" in refusal(*export, "--sample-size", 8, "--num-heads", 5)
     assert "holds no checkpoint" in refusal("--to-diffusers", tmp_path, tmp_path / "exported")
     assert not (tmp_path / "exported").exists()
