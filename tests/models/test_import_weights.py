@@ -27,8 +27,10 @@ from rlsyn_jax.models.import_weights import (
 )
 from rlsyn_jax.models.resnet import ResNet50
 from rlsyn_jax.models.weight_files import read_weights, sha256
+from rlsyn_jax.stages.generator import init_params
 from rlsyn_jax.stages.pretrain import check_fits
-from rlsyn_jax.training.checkpoints import restore_config, restore_params
+from rlsyn_jax.stages.stage_record import plain
+from rlsyn_jax.training.checkpoints import CheckpointStore, restore_config, restore_params
 
 CLASSES, CHANNELS, WIDTH, DEPTH, HEADS = 5, 4, 16, 2, 2
 # Compiling takes longer than running what is so small.
@@ -666,24 +668,20 @@ def test_an_exported_network_gives_the_same_output_in_diffusers(tmp_path, learn_
 
 def test_a_stage_checkpoint_is_exported_with_notes_on_what_differs(tmp_path, program):
     diffusers = import_diffusers()
-    from rlsyn_jax.stages.generator import init_params
-    from rlsyn_jax.stages.stage_record import plain
-    from rlsyn_jax.training.checkpoints import CheckpointStore
-
-    config = program.config()
-    params = init_params(config, 3, seed=0)
+    config = program.config(generator={"num_heads": HEADS})
+    params = dit_from_torch(original_state_dict(learn_sigma=False))
     with CheckpointStore(tmp_path / "adapt" / "model") as store:
         state = {"params": params, "ema_params": jax.tree.map(lambda value: value + 1, params)}
         store.save(1, state, config=plain(config), iterator_state=None)
     notes = export_diffusers(tmp_path / "adapt", tmp_path / "exported")
     assert len(notes) == 2
-    assert "timestep features" in notes[0] and "row 3" in notes[1]
+    assert "timestep features" in notes[0] and f"row {CLASSES}" in notes[1]
     model = diffusers.DiTTransformer2DModel.from_pretrained(tmp_path / "exported")
     assert model.config.sample_size == config.image.size == 16
     assert model.config.num_attention_heads == config.generator.num_heads
-    assert model.config.in_channels == model.config.out_channels == 3
+    assert model.config.in_channels == model.config.out_channels == CHANNELS
     np.testing.assert_array_equal(  # The average, which is what a stage hands on.
-        model.proj_out_2.bias.detach(), np.asarray(params["final_linear"]["bias"]) + 1
+        model.proj_out_2.bias.detach(), params["final_linear"]["bias"] + 1
     )
 
 
@@ -844,8 +842,6 @@ def test_published_sizes_know_their_heads(tmp_path, monkeypatch):
 def test_a_run_starts_from_imported_weights(tmp_path, program):
     config = program.config()
     generator, image = config.generator, config.image
-    from rlsyn_jax.stages.generator import init_params
-
     params = jax.tree.map(np.asarray, init_params(config, 6, seed=3))
     (tmp_path / "theirs").mkdir()
     save_file(dit_to_diffusers(params), tmp_path / "theirs" / "diffusion_pytorch_model.safetensors")
