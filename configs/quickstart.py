@@ -25,7 +25,7 @@ def get_config(size="full"):
     config.split.train_images = 3
     config.split.closed_images = 6
 
-    config.extractor.steps = 300
+    config.extractor.steps = 240
     config.adapt.steps = 400
     config.adapt.batch_size = 16
     config.adapt.warmup_steps = 20
@@ -36,7 +36,9 @@ def get_config(size="full"):
     config.reinforce.learning_rate = 1e-3
     config.reinforce.evaluate_every = 5
     config.synthesize.images = 8
-    config.synthesize.num_steps = 25
+    # Ten steps of the second order give what 25 of DDIM give, and sharper.
+    config.synthesize.solver = "dpm_solver"
+    config.synthesize.num_steps = 10
     config.recognize.steps = 100
 
     if size == "ci":

@@ -33,14 +33,11 @@ from ml_collections import ConfigDict
 
 from rlsyn_jax.config import default_config
 from rlsyn_jax.rewards.reference_bank import build_reference_bank
-from rlsyn_jax.rl.iteration import make_iteration
 from rlsyn_jax.rl.memory import memory_need
 from rlsyn_jax.stages.generator import build_generator, init_params
-from rlsyn_jax.stages.policy import policy_settings, policy_steps, predicted_memory
-from rlsyn_jax.stages.reinforce import create_policy_state, resolve_rewards
+from rlsyn_jax.stages.policy import policy_steps, predicted_memory
+from rlsyn_jax.stages.reinforce import assemble_policy
 from rlsyn_jax.training.meshes import make_mesh
-from rlsyn_jax.training.optimizers import make_optimizer
-from rlsyn_jax.training.trainable import merge, split
 
 SHAPES = {
     "small": {"width": 192, "depth": 6, "num_heads": 6},
@@ -72,6 +69,9 @@ def make_config(shape: dict) -> ConfigDict:
     config.reinforce.deterministic_elsewhere = False
     config.reinforce.clip_range = CLIP_RANGE
     config.reinforce.squash = "none"
+    config.reinforce.guidance_scale = 1.0
+    config.reinforce.trainable = "all"
+    config.reinforce.learning_rate, config.reinforce.decay = LEARNING_RATE, "constant"
     config.rewards.coverage.weight = config.rewards.richness.weight = 0.0
     return config
 
@@ -79,15 +79,7 @@ def make_config(shape: dict) -> ConfigDict:
 def make_ours(shape: dict, mesh: Mesh) -> tuple[Callable, Callable, int, int]:
     """Returns (seconds of an iteration, of its passes alone, measured and predicted peak bytes)."""
     config = make_config(shape)
-    plan, deterministic_plan, number, choose = policy_steps(config)
-    settings = policy_settings(config, CLASSES, number, mesh.size)
     model, params = build_generator(config, CLASSES), init_params(config, CLASSES, seed=0)
-    trained, frozen = split(params, "all")
-    optimizer = make_optimizer(
-        learning_rate=LEARNING_RATE, warmup_steps=0, total_steps=10, gradient_clip=1.0
-    )
-    state = create_policy_state(config, mesh, settings, trained, optimizer, None)
-    rewards, weights = resolve_rewards(config)
     x, labels = jnp.zeros((BATCH, *IMAGE)), jnp.zeros(BATCH, jnp.int32)
     projection = jnp.asarray(make_projection())
 
@@ -101,29 +93,19 @@ def make_ours(shape: dict, mesh: Mesh) -> tuple[Callable, Callable, int, int]:
     def apply(params, x, t, y):
         return model.apply({"params": params}, x, t, y)
 
-    iteration = make_iteration(
-        apply,
-        merge,
-        embed,
-        rewards,
-        weights,
-        optimizer,
-        mesh,
-        settings,
-        plan=plan,
-        deterministic_plan=deterministic_plan,
-        num_trained_steps=number,
-        choose_steps=choose,
-    )
-    program = iteration.lower(state, frozen, {}, bank).compile()
+    policy = assemble_policy(config, mesh, params, embed, bank)
+    program = policy.iteration.lower(
+        policy.state, policy.frozen, policy.reference, policy.bank
+    ).compile()
     forward = jax.jit(apply)
     backward = jax.jit(jax.grad(lambda *inputs: jnp.mean(apply(*inputs) ** 2)))
-    held = {"state": state}
-    params = jax.tree.map(jnp.copy, params)
+    held = {"state": policy.state}
 
     def whole() -> float:
         started = time.perf_counter()
-        held["state"], metrics = program(held["state"], frozen, {}, bank)
+        held["state"], metrics = program(
+            held["state"], policy.frozen, policy.reference, policy.bank
+        )
         jax.block_until_ready((held["state"].params, metrics))
         return time.perf_counter() - started
 

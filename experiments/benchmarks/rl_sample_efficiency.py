@@ -17,6 +17,7 @@ over the full loop's up to the same (null where it is not reached).
 
 from __future__ import annotations
 
+import io
 import json
 import statistics
 import sys
@@ -24,7 +25,6 @@ import time
 from pathlib import Path
 
 import jax
-import matplotlib
 import numpy as np
 from absl import app, flags
 from matplotlib.figure import Figure
@@ -190,11 +190,9 @@ def draw(records: dict[str, list[dict]], title: str, path: Path) -> None:
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     figure.suptitle(title)
-    with matplotlib.rc_context({"svg.hashsalt": "rlsyn"}):
-        temporary = path.with_suffix(".tmp.png")
-        figure.savefig(temporary, dpi=110)
-    write_bytes(path, temporary.read_bytes())
-    temporary.unlink()
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=110)
+    write_bytes(path, content.getvalue())
 
 
 def main(argv: list[str]) -> None:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange, repeat
 
-from rlsyn_jax.models.state_dicts import params_from_torch
+from rlsyn_jax.models.torch_conversion import params_from_torch
 
 # The posterior's log-variance is kept where its exponential and its inverse are finite.
 LOG_VARIANCE_RANGE = (-30.0, 20.0)

@@ -33,6 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save_file
 
+from rlsyn_jax.models.autoencoder_kl import autoencoder_kl_from_torch
 from rlsyn_jax.models.dit import DIT_SIZES, DiT, position_embedding, unstack_blocks
 from rlsyn_jax.models.resnet import ResNet50
 from rlsyn_jax.models.torch_conversion import (
@@ -51,6 +52,16 @@ from rlsyn_jax.models.torch_names import (
     resnet_modules,
 )
 from rlsyn_jax.models.weight_files import Weights, read_weights, sha256
+
+__all__ = [
+    "autoencoder_kl_from_torch",
+    "dit_from_torch",
+    "dit_sizes",
+    "dit_to_diffusers",
+    "export_diffusers",
+    "import_checkpoint",
+    "resnet_from_torch",
+]
 
 # Settings of a diffusers model that our module has no other choice of.
 _DIFFUSERS_SETTINGS = {

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from einops import repeat
 
 from rlsyn_jax.models.autoencoder_kl import check_channels, check_images
-from rlsyn_jax.models.state_dicts import params_from_torch
+from rlsyn_jax.models.torch_conversion import params_from_torch
 
 
 class TinyBlock(nn.Module):

@@ -1,13 +1,17 @@
 """Conversion of PyTorch's tensors to our arrays and back, telling everything that is wrong at once.
 
-Our arrays go by the paths of flax ("blocks_0/attn/qkv/kernel"), PyTorch's by dotted names.
+Our arrays go by the paths of flax ("blocks_0/attn/qkv/kernel"), PyTorch's by dotted names. Modules
+that carry the published names, with an underscore where PyTorch has a dot before a number, are
+converted by `params_from_torch`; others name the tensors of each array and use `Conversion`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import flax
 import jax.numpy as jnp
 import numpy as np
 
@@ -15,13 +19,15 @@ import numpy as np
 class Conversion:
     """Takes tensors out of a state dict and collects everything that is wrong with them."""
 
-    def __init__(self, state_dict: Mapping[str, Any]):
+    def __init__(self, state_dict: Mapping[str, Any], given: Mapping[str, str] | None = None):
         """Starts with every tensor unknown.
 
         Args:
             state_dict: tensors or arrays by name.
+            given: the names under which faults are told, of those that have another.
         """
         self._tensors = state_dict
+        self._given = given or {}
         self._known: set[str] = set()
         self._wrong: list[str] = []
 
@@ -41,7 +47,7 @@ class Conversion:
         arrays = {}
         for path, names in sources.items():
             shape = shapes[path]
-            wanted = [shape[axis] for axis in to_torch_axes(path, len(shape))]
+            wanted = list(torch_shape(path, shape))
             if len(names) > 1:
                 wanted[0] //= len(names)
             parts = [self._take(name, tuple(wanted)) for name in names]
@@ -53,21 +59,27 @@ class Conversion:
 
     def _take(self, name: str, wanted: tuple) -> np.ndarray | None:
         self._known.add(name)
+        given = self._given.get(name, name)
         if name not in self._tensors:
-            self._wrong.append(f"missing: {name}")
+            self._wrong.append(f"missing: {given}")
             return None
-        shape = tuple(np.shape(self._tensors[name]))
-        if not fits(shape, wanted):
+        tensor = self._tensors[name]
+        shape = tuple(np.shape(tensor))
+        # A linear layer may have been kept as a convolution of one pixel.
+        pointwise = len(wanted) == 2 and shape[2:] == (1, 1)
+        if not fits(shape[:2] if pointwise else shape, wanted):
             self._wrong.append(
-                f"shape: {name} is {shape_text(shape)}, must be {shape_text(wanted)}"
+                f"shape: {given} is {shape_text(shape)}, must be {shape_text(wanted)}"
             )
             return None
-        value = as_float32(self._tensors[name])
+        value = as_float32(tensor)
         if value is None:
-            self._wrong.append(f"type: {name} is {self._tensors[name].dtype}, must be floating")
-        elif not np.isfinite(value).all():
-            self._wrong.append(f"value: {name} holds numbers that are not finite")
-        return value
+            kind = getattr(tensor, "dtype", type(tensor).__name__)
+            self._wrong.append(f"type: {given} is {kind}, must be floating")
+            return None
+        if not np.isfinite(value).all():
+            self._wrong.append(f"value: {given} holds numbers that are not finite")
+        return value.reshape(shape[:2]) if pointwise else value
 
     def ignore(self, names: Iterable[str]) -> None:
         """Accepts tensors that our module has no use for."""
@@ -90,9 +102,71 @@ class Conversion:
 
     def raise_if_wrong(self, headline: str) -> None:
         """Raises a ValueError of everything that was found, and of all unknown names."""
-        unknown = [f"unknown: {name}" for name in self._tensors if name not in self._known]
+        unknown = [
+            f"unknown: {self._given.get(name, name)}"
+            for name in self._tensors
+            if name not in self._known
+        ]
         if wrong := self._wrong + unknown:
             raise ValueError(f"{headline} ({len(wrong)} faults):\n  " + "\n  ".join(wrong))
+
+
+def params_from_torch(
+    state_dict: Mapping[str, Any],
+    shapes: dict,
+    *,
+    rename: Callable[[str], str | None] = lambda name: name,
+    prefix: str = "",
+) -> dict:
+    """Turns the tensors of a network whose modules carry the published names into parameters.
+
+    Args:
+        state_dict: tensors by their PyTorch name: NumPy arrays, anything np.asarray takes, or
+            PyTorch tensors (PyTorch itself is not imported).
+        shapes: nested dict of what jax.eval_shape gives for the module's parameters.
+        rename: turns a name of the state dict into the published one that `torch_name` gives, or
+            into None where the tensor is to be left out.
+        prefix: where any name begins with it, only those that do are read, and renamed without it.
+
+    Returns:
+        Nested dict of `shapes`' structure: float32 NumPy arrays, for the caller to put on devices.
+
+    Raises:
+        ValueError: tensors are missing, unknown, given twice, of a wrong shape, not floating or not
+            finite; all of them are listed, each under the name the state dict has for it.
+    """
+    if not isinstance(state_dict, Mapping) or not all(isinstance(key, str) for key in state_dict):
+        raise ValueError(
+            f"a state dict maps names to tensors; this {type(state_dict).__name__} does not"
+        )
+    if not any(name.startswith(prefix) for name in state_dict):
+        prefix = ""
+    tensors, given, twice = {}, {}, []
+    for name, tensor in state_dict.items():
+        published = rename(name.removeprefix(prefix)) if name.startswith(prefix) else None
+        if published is None:
+            continue
+        if published in given:
+            twice.append(f"given twice: {published}, as {given[published]} and as {name}")
+            continue
+        tensors[published], given[published] = tensor, name
+    flat = flax.traverse_util.flatten_dict(shapes, sep="/")
+    conversion = Conversion(tensors, given)
+    params = conversion.convert(
+        {path: (torch_name(path),) for path in flat},
+        {path: leaf.shape for path, leaf in flat.items()},
+    )
+    for fault in twice:
+        conversion.report(fault)
+    conversion.raise_if_wrong(f"these are not the {len(flat)} tensors of the model")
+    return flax.traverse_util.unflatten_dict(params, sep="/")
+
+
+def torch_name(path: str) -> str:
+    """Returns the PyTorch name of the array at a path whose modules carry the published names."""
+    *modules, leaf = path.split("/")
+    leaf = {"kernel": "weight", "scale": "weight"}.get(leaf, leaf)
+    return ".".join([*(re.sub(r"_(\d+)$", r".\1", module) for module in modules), leaf])
 
 
 def as_float32(value: Any) -> np.ndarray | None:
@@ -110,6 +184,11 @@ def to_torch_axes(path: str, ndim: int) -> tuple[int, ...]:
     if not path.endswith("/kernel"):
         return tuple(range(ndim))
     return (ndim - 1, ndim - 2, *range(ndim - 2))
+
+
+def torch_shape(path: str, shape: tuple) -> tuple:
+    """Returns the shape that PyTorch gives our array: [out, in] or [out, in, h, w] for kernels."""
+    return tuple(shape[axis] for axis in to_torch_axes(path, len(shape)))
 
 
 def fits(shape: tuple, wanted: tuple) -> bool:

@@ -174,19 +174,36 @@ def make_policy(config: ConfigDict, workdir: Path, mesh: Mesh) -> Policy:
         ConfigError: fields that cannot work together with the data or the devices, before anything
             is compiled.
     """
-    reinforce = config.reinforce
-    rewards, weights = resolve_rewards(config)
     dataset, splits = load_target(config, workdir)
     images, labels = train_labels(dataset, splits)
-    num_classes = len(splits.train_identities)
+    extractor = load_extractor(config, workdir, "reward")
+    bank = build_reference_bank(
+        embed_images(extractor, images), labels, len(splits.train_identities)
+    )
+    return assemble_policy(config, mesh, load_model(workdir, "adapt"), make_embed(extractor), bank)
+
+
+def assemble_policy(
+    config: ConfigDict, mesh: Mesh, cold_start: dict, embed: Callable, bank: ReferenceBank
+) -> Policy:
+    """Builds the iteration and its state of step 0 from a generator, features and references.
+
+    Args:
+        config: complete configuration.
+        mesh: devices.
+        cold_start: the generator's parameters, with a class row for each identity of the bank.
+        embed: images [b, h, w, c] in [-1, 1] -> unit embeddings [b, d].
+        bank: real features [identities, r, d] of all identities.
+
+    Raises:
+        ConfigError: fields that cannot work together with the bank or the devices.
+    """
+    reinforce, num_classes = config.reinforce, bank.features.shape[0]
+    rewards, weights = resolve_rewards(config)
     plan, deterministic_plan, num_trained_steps, choose_steps = policy_steps(config)
     settings = policy_settings(config, num_classes, num_trained_steps, mesh.size)
-
-    extractor = load_extractor(config, workdir, "reward")
-    bank = build_reference_bank(embed_images(extractor, images), labels, num_classes)
     check_rewards(config, rewards, weights, bank, settings)
     real_spread = float(reference_variance(bank).mean())
-    cold_start = load_model(workdir, "adapt")
     trained, frozen = split(
         cold_start,
         reinforce.trainable,
@@ -214,7 +231,7 @@ def make_policy(config: ConfigDict, workdir: Path, mesh: Mesh) -> Policy:
     iteration = make_iteration(
         lambda params, x, t, y: model.apply({"params": params}, x, t, y),
         merge,
-        make_embed(extractor),
+        embed,
         rewards,
         weights,
         optimizer,

@@ -7,16 +7,12 @@ import pytest
 
 from rlsyn_jax.config import ConfigError, default_config
 from rlsyn_jax.rewards.reference_bank import build_reference_bank
-from rlsyn_jax.rl.iteration import make_iteration
 from rlsyn_jax.rl.memory import memory_need
-from rlsyn_jax.rl.value_function import make_value_optimizer
 from rlsyn_jax.stages import device_checks
-from rlsyn_jax.stages.generator import build_generator, init_params
-from rlsyn_jax.stages.policy import policy_settings, policy_steps, predicted_memory
-from rlsyn_jax.stages.reinforce import create_policy_state, resolve_rewards
-from rlsyn_jax.training.meshes import make_mesh, parameter_shardings, place
-from rlsyn_jax.training.optimizers import make_optimizer
-from rlsyn_jax.training.trainable import merge, split
+from rlsyn_jax.stages.generator import image_shape, init_params
+from rlsyn_jax.stages.policy import predicted_memory
+from rlsyn_jax.stages.reinforce import assemble_policy
+from rlsyn_jax.training.meshes import make_mesh
 
 CLASSES, IMAGES, FEATURES = 16, 3, 64
 
@@ -26,45 +22,19 @@ def predicted_over_compiled(fields, *, devices=1, fsdp=1):
     config = default_config()
     config.update_from_flattened_dict(fields)
     mesh = make_mesh(fsdp, devices=jax.devices()[:devices])
-    plan, deterministic_plan, number, choose = policy_steps(config)
-    settings = policy_settings(config, CLASSES, number, mesh.size)
-    model = build_generator(config, CLASSES)
-    params = init_params(config, CLASSES, seed=0)
-    trained, frozen = split(params, config.reinforce.trainable, key=jax.random.key(0))
-    trained = place(trained, parameter_shardings(mesh, trained))
-    frozen = place(frozen, parameter_shardings(mesh, frozen))
-    optimizer = make_optimizer(
-        learning_rate=1e-3, warmup_steps=0, total_steps=10, gradient_clip=1.0
-    )
-    value_optimizer = make_value_optimizer(1e-4)
-    state = create_policy_state(config, mesh, settings, trained, optimizer, value_optimizer)
-    rewards, weights = resolve_rewards(config)
     random = np.random.default_rng(0)
     real = random.normal(size=(IMAGES * CLASSES, FEATURES)).astype(np.float32)
     bank = build_reference_bank(real, np.arange(IMAGES * CLASSES) % CLASSES, CLASSES)
-    projection = random.normal(size=(np.prod(settings.image_shape), FEATURES))
+    projection = random.normal(size=(np.prod(image_shape(config)), FEATURES))
 
     def embed(images):
         features = images.reshape(len(images), -1) @ jnp.asarray(projection, jnp.float32)
         return features / jnp.linalg.norm(features, axis=-1, keepdims=True)
 
-    iteration = make_iteration(
-        lambda params, x, t, y: model.apply({"params": params}, x, t, y),
-        merge,
-        embed,
-        rewards,
-        weights,
-        optimizer,
-        mesh,
-        settings,
-        plan=plan,
-        deterministic_plan=deterministic_plan,
-        num_trained_steps=number,
-        choose_steps=choose,
-        value_optimizer=value_optimizer,
-    )
-    reference = {"params": trained["params"], "lora": {}} if settings.kl_weight else {}
-    program = iteration.lower(state, frozen, reference, bank).compile()
+    policy = assemble_policy(config, mesh, init_params(config, CLASSES, seed=0), embed, bank)
+    program = policy.iteration.lower(
+        policy.state, policy.frozen, policy.reference, policy.bank
+    ).compile()
     predicted = predicted_memory(config, CLASSES, (IMAGES, FEATURES), mesh)
     assert predicted.arguments == pytest.approx(memory_need(program).arguments, rel=0.02)
     return predicted.peak / memory_need(program).peak

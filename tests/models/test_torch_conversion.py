@@ -5,7 +5,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from rlsyn_jax.models.state_dicts import params_from_torch, torch_name, torch_shape
+from rlsyn_jax.models.torch_conversion import params_from_torch, torch_name, torch_shape
 
 
 def make_shapes():
@@ -36,10 +36,10 @@ def make_state_dict():
 @pytest.mark.parametrize(
     ("path", "name"),
     [
-        (("down_blocks_10", "resnets_1", "conv_shortcut", "kernel"), None),
-        (("norm1", "scale"), "norm1.weight"),
-        (("to_out_0", "bias"), "to_out.0.bias"),
-        (("pos_embed",), "pos_embed"),
+        ("down_blocks_10/resnets_1/conv_shortcut/kernel", None),
+        ("norm1/scale", "norm1.weight"),
+        ("to_out_0/bias", "to_out.0.bias"),
+        ("pos_embed", "pos_embed"),
     ],
 )
 def test_names_differ_by_underscores_before_numbers_only(path, name):
@@ -47,9 +47,9 @@ def test_names_differ_by_underscores_before_numbers_only(path, name):
 
 
 def test_kernels_are_laid_out_as_pytorch_has_them_and_nothing_else_is():
-    assert torch_shape(("a", "kernel"), (3, 5, 2, 4)) == (4, 2, 3, 5)
-    assert torch_shape(("a", "kernel"), (2, 4)) == (4, 2)
-    assert torch_shape(("table",), (2, 4)) == (2, 4)
+    assert torch_shape("a/kernel", (3, 5, 2, 4)) == (4, 2, 3, 5)
+    assert torch_shape("a/kernel", (2, 4)) == (4, 2)
+    assert torch_shape("table", (2, 4)) == (2, 4)
 
 
 def test_each_tensor_lands_in_its_place_with_its_axes():
@@ -125,15 +125,25 @@ def test_all_faults_are_listed_in_one_error():
     with pytest.raises(ValueError) as error:
         params_from_torch(state, make_shapes(), rename=lambda name: name.removeprefix("old."))
     assert str(error.value).splitlines() == [
-        "7 tensors of the state dict do not fit the model, which has 6:",
-        "  extra: head.weight",
+        "these are not the 6 tensors of the model (7 faults):",
+        "  value: blocks.0.conv1.bias holds numbers that are not finite",
+        "  shape: to_out.0.weight is (), must be (6, 4)",
+        "  missing: to_out.0.bias",
+        "  missing: norm.weight",
+        "  shape: table is (2, 7), must be (7, 2)",
         "  given twice: blocks.0.conv1.weight, as blocks.0.conv1.weight and as "
         "old.blocks.0.conv1.weight",
-        "  missing: norm.weight, of shape (6,)",
-        "  missing: to_out.0.bias, of shape (6,)",
-        "  not an array of numbers: to_out.0.weight is a dict",
-        "  not finite: blocks.0.conv1.bias",
-        "  wrong shape: table is (2, 7), must be (7, 2)",
+        "  unknown: head.weight",
+    ]
+
+
+def test_whole_numbers_and_objects_are_no_weights():
+    state = make_state_dict() | {"norm.weight": np.arange(6), "table": np.full((7, 2), None)}
+    with pytest.raises(ValueError) as error:
+        params_from_torch(state, make_shapes())
+    assert str(error.value).splitlines()[1:] == [
+        "  type: norm.weight is int64, must be floating",
+        "  type: table is object, must be floating",
     ]
 
 
