@@ -311,7 +311,7 @@ def test_tensors_that_do_not_fit_are_all_listed():
         tiny_autoencoder_from_torch(state, CONFIGS["normalised"])
     assert sorted(str(error.value).splitlines()[1:]) == [
         "  missing: encoder.layers.3.pool.0.weight",
-        "  shape: decoder.layers.0.bias is (3,), must be (8,)",
+        "  shape: decoder.layers.0.bias is (3), must be (8)",
         "  unknown: encoder.layers.1.pool.0.weight",
     ]
 
