@@ -60,6 +60,7 @@ VARIANTS = {
     "muon_fast_class_rows": {"pretrain.optimizer": "muon", "pretrain.class_embedding_rate": 10.0},
     "muon_batch_32": {"pretrain.optimizer": "muon", "pretrain.batch_size": 32},
     "patch_8": {"generator.patch_size": 8},
+    "muon_patch_8": {"pretrain.optimizer": "muon", "generator.patch_size": 8},
     "width_192_depth_6": {"generator.width": 192, "generator.depth": 6},
     "patch_8_width_192_depth_6": {
         "generator.patch_size": 8,
