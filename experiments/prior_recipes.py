@@ -34,6 +34,7 @@ from rlsyn_jax.stages.generator import (
     build_generator,
     denoising_optimizer,
     init_params,
+    make_preparation,
     make_sampler,
 )
 from rlsyn_jax.stages.inputs import load_general
@@ -140,10 +141,7 @@ def train(config, seen, core_seconds: float) -> tuple[dict, int]:
         weighting=training.weighting,
         min_snr_gamma=training.min_snr_gamma,
         ema_decay=0.99,
-        flip=training.flip,
-        rotation=training.rotation,
-        scale=training.scale,
-        translation=training.translation,
+        prepare=make_preparation(config, "pretrain"),
     )
     batches = BatchIterator(
         seen.images, seen.identities, batch_size=training.batch_size, seed=0, mesh=mesh

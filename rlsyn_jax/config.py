@@ -25,7 +25,8 @@ def default_config() -> ConfigDict:
 
     # All images of a run have one size.
     config.image = ConfigDict()
-    config.image.size = 32  # Pixels, both sides; divisible by generator.patch_size.
+    config.image.size = 32  # Height in pixels.
+    config.image.width = 0  # Pixels; 0 = as high.
     config.image.channels = 3  # 1 or 3.
     config.image.resize = "crop"  # stretch | pad | crop, where an image is not square.
     config.image.skip_damaged = False  # Report and skip unreadable images instead of stopping.
@@ -42,17 +43,35 @@ def default_config() -> ConfigDict:
     config.split.train_images = 3  # Real training images an identity; 0 = all that are left.
     config.split.closed_images = 3  # Other images of the trained people, kept for testing.
 
+    # The latent space that the generator works in.
+    config.autoencoder = ConfigDict()
+    config.autoencoder.path = ""  # Checkpoint of models/import_weights.py; "" = pixels.
+    # Checkpoint of a tiny autoencoder of the same latents, which decodes for rewards at a fraction
+    # of the price; "" = the one above.
+    config.autoencoder.reward_path = ""
+    config.autoencoder.dtype = "float32"  # float32 | bfloat16, of its convolutions.
+    config.autoencoder.batch_size = 16  # Images of a device that are encoded or decoded at once.
+    config.autoencoder.tile_size = 0  # Latent places a side decoded at once; 0 = whole images.
+    config.autoencoder.cache = ""  # Folder of encoded data sets; "" = inside the workdir.
+    config.autoencoder.shard_images = 4096  # Images of a file of the cache.
+
     config.generator = ConfigDict()
-    config.generator.patch_size = 4  # Pixels.
+    config.generator.patch_size = 4  # Pixels, or places of the latents.
     config.generator.width = 128
     config.generator.depth = 5
     config.generator.num_heads = 4
+    # One compiled block runs depth times: deep generators compile as fast as shallow ones.
+    config.generator.scan_layers = False
+    # What code computes besides its weights; an imported checkpoint's record tells both.
+    config.generator.timestep_frequency_shift = 0  # 0 as published | 1 as diffusers
+    config.generator.mlp_norm_epsilon = 1e-6  # 1e-6 as published | 1e-5 as diffusers by default
     config.generator.learn_sigma = False  # Variance channels, trained by the variational bound.
     config.generator.dtype = "float32"  # float32 | bfloat16, of matrix products.
     config.generator.schedule = "cosine"  # cosine | linear
     config.generator.num_timesteps = 1000
     config.generator.prediction_type = "v"  # v | epsilon
-    config.generator.clip_denoised = True  # Clip the estimate of the clean image; True for pixels.
+    # Clip the estimate of the clean image to [-1, 1]: for pixels, never for latents.
+    config.generator.clip_denoised = True
 
     config.pretrain = _denoising_training()
     config.pretrain.source = "train"  # train | shipped | a folder with a generator checkpoint.
@@ -248,7 +267,8 @@ def _denoising_training() -> ConfigDict:
 HELD_OUT_MEASURES = ("identity_accuracy", "precision", "recall", "density", "coverage")
 
 _POSITIVE_INTEGERS = (
-    "fsdp image.size data.min_images general_data.min_images generator.patch_size generator.width "
+    "fsdp image.size autoencoder.batch_size autoencoder.shard_images data.min_images "
+    "general_data.min_images generator.patch_size generator.width "
     "generator.depth generator.num_heads pretrain.batch_size pretrain.checkpoint_every "
     "extractor.width extractor.judge_width extractor.steps extractor.identities_per_batch "
     "extractor.images_per_identity adapt.batch_size adapt.lora_rank adapt.checkpoint_every "
@@ -263,7 +283,8 @@ _POSITIVE_INTEGERS = (
 ).split()
 
 _NOT_NEGATIVE = (
-    "log_every_seconds data.num_identities general_data.num_identities data.identity_offset "
+    "log_every_seconds image.width autoencoder.tile_size data.num_identities "
+    "general_data.num_identities data.identity_offset "
     "general_data.identity_offset split.train_images pretrain.steps pretrain.warmup_steps "
     "pretrain.weight_decay pretrain.gradient_clip pretrain.rotation pretrain.translation "
     "adapt.steps adapt.warmup_steps adapt.weight_decay adapt.gradient_clip adapt.rotation "
@@ -275,7 +296,8 @@ _NOT_NEGATIVE = (
 ).split()
 
 _POSITIVE = (
-    "pretrain.learning_rate pretrain.matrix_learning_rate pretrain.class_embedding_rate "
+    "generator.mlp_norm_epsilon pretrain.learning_rate pretrain.matrix_learning_rate "
+    "pretrain.class_embedding_rate "
     "pretrain.min_snr_gamma adapt.learning_rate adapt.matrix_learning_rate "
     "adapt.class_embedding_rate adapt.min_snr_gamma "
     "extractor.learning_rate reinforce.learning_rate reinforce.clip_range "
@@ -295,6 +317,8 @@ _SHARES = (
 _CHOICES = {
     "image.channels": (1, 3),
     "image.resize": ("stretch", "pad", "crop"),
+    "autoencoder.dtype": ("float32", "bfloat16"),
+    "generator.timestep_frequency_shift": (0, 1),
     "generator.dtype": ("float32", "bfloat16"),
     "generator.schedule": ("cosine", "linear"),
     "generator.prediction_type": ("v", "epsilon"),
@@ -398,16 +422,7 @@ def validate(config: ConfigDict) -> None:
             or general.identity_offset + general.num_identities <= target.identity_offset
         )
         require(apart, "general_data.identity_offset", "such that the people are not the target's")
-    require(
-        config.image.channels == 3 or "procedural" not in {c.source for c in procedural},
-        "image.channels",
-        "3 for procedural images, which are in colour",
-    )
-    require(
-        config.image.size % config.generator.patch_size == 0,
-        "image.size",
-        f"divisible by generator.patch_size ({config.generator.patch_size})",
-    )
+    _validate_images(config, require, procedural)
     require(config.split.held_out_fraction < 1, "split.held_out_fraction", "below 1")
     width, heads = config.generator.width, config.generator.num_heads
     require(width % 4 == 0, "generator.width", "divisible by 4")
@@ -438,6 +453,51 @@ def validate(config: ConfigDict) -> None:
         "evaluate.verification_pairs",
         "a positive multiple of 20: ten folds of equally many same and different pairs",
     )
+
+
+def _validate_images(config: ConfigDict, require, procedural: list) -> None:
+    """Checks the sizes of images, and what a latent space asks of the other fields."""
+    image = config.image
+    require(
+        image.channels == 3 or not procedural,
+        "image.channels",
+        "3 for procedural images, which are in colour",
+    )
+    require(
+        image.width in (0, image.size) or not procedural,
+        "image.width",
+        "0 for procedural images, which are square",
+    )
+    if not config.autoencoder.path:
+        for path in ("image.size", "image.width"):
+            require(
+                field(config, path) % config.generator.patch_size == 0,
+                path,
+                f"divisible by generator.patch_size ({config.generator.patch_size})",
+            )
+        require(
+            not config.autoencoder.reward_path,
+            "autoencoder.reward_path",
+            "empty without autoencoder.path: pixels need no decoder",
+        )
+        return
+    require(
+        not config.generator.clip_denoised,
+        "generator.clip_denoised",
+        "False with autoencoder.path: latents are not bounded",
+    )
+    require(
+        config.pretrain.source != "shipped",
+        "pretrain.source",
+        "'train' or a checkpoint with autoencoder.path: the shipped prior makes pixels",
+    )
+    for section in ("pretrain", "adapt"):
+        for name in ("rotation", "scale", "translation"):
+            require(
+                config[section][name] == 0,
+                f"{section}.{name}",
+                "0 with autoencoder.path: images are encoded once, as they are and mirrored",
+            )
 
 
 def _validate_reinforce(config: ConfigDict, require) -> None:

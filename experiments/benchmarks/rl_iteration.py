@@ -83,7 +83,7 @@ def make_ours(shape: dict, mesh: Mesh) -> tuple[Callable, Callable, int, int]:
     x, labels = jnp.zeros((BATCH, *IMAGE)), jnp.zeros(BATCH, jnp.int32)
     projection = jnp.asarray(make_projection())
 
-    def embed(images):
+    def embed(_, images):
         features = images.reshape(len(images), -1) @ projection
         return features / jnp.linalg.norm(features, axis=-1, keepdims=True)
 
@@ -93,19 +93,15 @@ def make_ours(shape: dict, mesh: Mesh) -> tuple[Callable, Callable, int, int]:
     def apply(params, x, t, y):
         return model.apply({"params": params}, x, t, y)
 
-    policy = assemble_policy(config, mesh, params, embed, bank)
-    program = policy.iteration.lower(
-        policy.state, policy.frozen, policy.reference, policy.bank
-    ).compile()
+    policy = assemble_policy(config, mesh, params, embed, {}, bank)
+    program = policy.iteration.lower(policy.state, *policy.inputs).compile()
     forward = jax.jit(apply)
     backward = jax.jit(jax.grad(lambda *inputs: jnp.mean(apply(*inputs) ** 2)))
     held = {"state": policy.state}
 
     def whole() -> float:
         started = time.perf_counter()
-        held["state"], metrics = program(
-            held["state"], policy.frozen, policy.reference, policy.bank
-        )
+        held["state"], metrics = program(held["state"], *policy.inputs)
         jax.block_until_ready((held["state"].params, metrics))
         return time.perf_counter() - started
 

@@ -1,12 +1,15 @@
 """Random changes of image batches on the device: pure, keyed, and safe to jit.
 
-All functions take float images in [-1, 1] laid out [batch, height, width, channels], draw
-independent numbers for every image of the batch, and return the same shape and dtype.
+Functions take float images in [-1, 1] laid out [batch, height, width, channels], draw independent
+numbers for every image of the batch, and return the same shape and dtype; `augment` takes them as
+uint8.
 """
 
 import jax
 import jax.numpy as jnp
 from einops import rearrange
+
+from rlsyn_jax.data.identity_dataset import to_device_range
 
 
 def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
@@ -120,6 +123,40 @@ def random_affine(
         )
 
     return jax.vmap(warp)(images, angles, scales, shifts).astype(images.dtype)
+
+
+def augment(
+    keys: jax.Array,
+    images: jax.Array,
+    *,
+    flip: bool,
+    max_rotation_degrees: float,
+    max_scale: float,
+    max_translation: float,
+) -> jax.Array:
+    """Mirrors and moves images as a generator's training wants them.
+
+    Args:
+        keys: two typed keys, [2]: of mirroring and of moving.
+        images: uint8 [b, h, w, c].
+        flip: mirror half of the images.
+        max_rotation_degrees, max_scale, max_translation: as in `random_affine`; 0 of all = none.
+
+    Returns:
+        float32 [b, h, w, c] in [-1, 1].
+    """
+    images = to_device_range(images)
+    if flip:
+        images = random_flip(keys[0], images)
+    if max_rotation_degrees or max_scale or max_translation:
+        images = random_affine(
+            keys[1],
+            images,
+            max_rotation_degrees=max_rotation_degrees,
+            max_scale=max_scale,
+            max_translation=max_translation,
+        )
+    return images
 
 
 def random_erasing(

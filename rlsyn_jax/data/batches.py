@@ -36,8 +36,8 @@ class BatchIterator:
         """Prepare the order of the examples; nothing is read or moved yet.
 
         Args:
-            images: [num_images, height, width, channels], uint8 images (or cached latents of any
-                dtype), held by the host and identical in every process.
+            images: [num_images, ...], uint8 images, held by the host and identical in every
+                process; or what reads them from disk when it is indexed, such as a LatentCache.
             identities: [num_images] integer labels.
             batch_size: number of examples of a global batch, a multiple of the number of devices.
             seed: 0 to 2**32 - 1; decides the permutation of every epoch.
@@ -49,8 +49,8 @@ class BatchIterator:
             ValueError: where lengths differ, the data set is empty, the batch does not divide over
                 the devices, or the seed or the mesh cannot be used.
         """
-        images, identities = np.asarray(images), np.asarray(identities)
-        if images.ndim < 2:
+        identities = np.asarray(identities)
+        if len(images.shape) < 2:
             raise ValueError(
                 f"images has shape {images.shape}; expected [num_images, height, width, channels]."
             )
@@ -103,8 +103,8 @@ class BatchIterator:
         """Return the next global batch.
 
         Returns:
-            "image" [batch_size, height, width, channels] with the dtype of the images (uint8), and
-            "identity" int32 [batch_size]; global arrays split over the mesh along the batch.
+            "image" [batch_size, ...] with the shape and dtype of the images, and "identity" int32
+            [batch_size]; global arrays split over the mesh along the batch.
         """
         rows = next(self._iterator)
 

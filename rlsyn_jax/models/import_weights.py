@@ -3,10 +3,11 @@
     python -m rlsyn_jax.models.import_weights SOURCE DEST [--licence TEXT] [--num-heads N]
     python -m rlsyn_jax.models.import_weights --to-diffusers SOURCE DEST [--pad-classes 1000]
 
-The first writes a checkpoint into the folder DEST, for `restore_params` and config.pretrain.source.
-SOURCE is a file of the published DiT (.pt), of torchvision's or timm's ResNet-50 (.pth), a
-.safetensors file of either, or a folder of diffusers. The second takes a checkpoint, or a stage's
-folder, and writes a folder that diffusers' DiTTransformer2DModel loads.
+The first writes a checkpoint into the folder DEST, for `restore_params`, config.pretrain.source and
+config.autoencoder.path. SOURCE is a file of the published DiT (.pt), of torchvision's or timm's
+ResNet-50 (.pth), of Stable Diffusion's autoencoder, a .safetensors file of any of them, a folder of
+diffusers, or one with the two files of a tiny autoencoder. The second takes a checkpoint, or a
+stage's folder, and writes a folder that diffusers' DiTTransformer2DModel loads.
 
 diffusers does not compute what the published DiT computes from the same weights: its timestep
 features have other frequencies, and by default one of its normalisations another epsilon. The
@@ -35,6 +36,7 @@ from safetensors.numpy import save_file
 
 from rlsyn_jax.models.autoencoder_kl import autoencoder_kl_from_torch
 from rlsyn_jax.models.dit import DIT_SIZES, DiT, position_embedding, unstack_blocks
+from rlsyn_jax.models.import_autoencoder import autoencoder_from_weights, is_autoencoder
 from rlsyn_jax.models.resnet import ResNet50
 from rlsyn_jax.models.torch_conversion import (
     Conversion,
@@ -309,7 +311,7 @@ def import_checkpoint(
     """Writes weights from elsewhere as a checkpoint.
 
     Args:
-        source: a file or folder as `read_weights` takes, of a DiT or a ResNet-50.
+        source: a file or folder as `read_weights` takes, of a DiT, a ResNet-50 or an autoencoder.
         destination: folder of the checkpoint; empty or not there.
         licence: text to keep with it.
         num_heads: attention heads of a DiT; 0 = those of the published size of its width and depth,
@@ -330,7 +332,10 @@ def import_checkpoint(
 
     check_absent(destination)
     weights = read_weights(source)
-    if "layer1.0.conv1.weight" in weights.tensors:
+    if is_autoencoder(weights):
+        params, record = autoencoder_from_weights(weights)
+        state = {"params": params}
+    elif "layer1.0.conv1.weight" in weights.tensors:
         state, record = resnet_from_torch(weights.tensors), {"network": "ResNet50"}
     else:
         params = dit_from_torch(weights.tensors)

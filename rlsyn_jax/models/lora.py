@@ -23,7 +23,8 @@ def init_lora(key: jax.Array, params: dict, *, rank: int, targets: tuple = DEFAU
         targets: names of the dense modules to adapt.
 
     Returns:
-        {path joined by "/": {"a": [in, rank], "b": [rank, out]}}, float32; all b are zero.
+        {path joined by "/": {"a": [in, rank], "b": [rank, out]}}, float32; all b are zero. Kernels
+        of stacked layers, [layers, in, out], have pairs with the same leading axis.
 
     Raises:
         ValueError: rank below 1, or no module of those names.
@@ -34,15 +35,15 @@ def init_lora(key: jax.Array, params: dict, *, rank: int, targets: tuple = DEFAU
     names = sorted(
         name
         for name, value in flat.items()
-        if name.endswith("/kernel") and name.split("/")[-2] in targets and value.ndim == 2
+        if name.endswith("/kernel") and name.split("/")[-2] in targets and value.ndim in (2, 3)
     )
     if not names:
         raise ValueError(f"no dense kernel belongs to a module named one of {targets}")
     pairs = {}
     for index, name in enumerate(names):
-        rows, columns = flat[name].shape
-        a = jax.random.normal(jax.random.fold_in(key, index), (rows, rank)) / jnp.sqrt(rows)
-        pairs[name] = {"a": a, "b": jnp.zeros((rank, columns))}
+        *layers, rows, columns = flat[name].shape
+        a = jax.random.normal(jax.random.fold_in(key, index), (*layers, rows, rank))
+        pairs[name] = {"a": a / jnp.sqrt(rows), "b": jnp.zeros((*layers, rank, columns))}
     return pairs
 
 

@@ -37,7 +37,8 @@ def read_weights(source: str | Path) -> Weights:
 
     Args:
         source: a .safetensors file; a .pt, .pth or .bin file of torch.save; a folder with
-            config.json and weights, or one of a whole pipeline, of which transformer/ is read.
+            config.json and weights, or one of a whole pipeline, of which transformer/ is read; a
+            folder with two files NAME_encoder and NAME_decoder, as tiny autoencoders come.
 
     Returns:
         The weights. Of a training checkpoint, the average ("ema") is taken where it has one.
@@ -63,6 +64,9 @@ def sha256(path: str | Path) -> str:
 
 
 def _read_folder(folder: Path) -> Weights:
+    halves = [_find_half(folder, half) for half in ("encoder", "decoder")]
+    if all(halves):
+        return _read_halves(*halves)
     if (folder / "model_index.json").exists():
         folder = folder / "transformer"
     config = _read_json(folder / "config.json")
@@ -91,6 +95,22 @@ def _read_folder(folder: Path) -> Weights:
         read, part = _read_file(file)
         tensors |= read
     return Weights(tensors, config, part, tuple(files))
+
+
+def _find_half(folder: Path, half: str) -> Path | None:
+    """Returns the file of an autoencoder's encoder or decoder, where there is just one."""
+    endings = (".safetensors", *_TORCH_ENDINGS)
+    files = [p for p in folder.glob(f"*{half}.*") if p.suffix in endings and p.stem.endswith(half)]
+    return files[0] if len(files) == 1 else None
+
+
+def _read_halves(encoder: Path, decoder: Path) -> Weights:
+    """Reads two files whose tensors are numbered each from the start."""
+    tensors = {}
+    for half, file in (("encoder", encoder), ("decoder", decoder)):
+        read, _ = _read_file(file)
+        tensors |= {f"{half}.{name.removeprefix(half + '.')}": read[name] for name in read}
+    return Weights(tensors, None, None, (encoder, decoder))
 
 
 def _read_json(path: Path) -> Any:

@@ -47,7 +47,7 @@ class PolicySettings:
     """What one iteration does; every field but the first six is one of config.reinforce.
 
     Attributes:
-        image_shape: (h, w, c).
+        image_shape: (h, w, c) of a sample: of an image, or of its latents.
         num_classes: the class table's size without the null row; identities are below it.
         num_identities: i, at most num_classes. samples_per_identity: g.
         prediction_type, clip_denoised: of the generator.
@@ -133,7 +133,7 @@ def make_iteration(
     Args:
         apply: (params, x, timesteps, labels) -> network output.
         merge: (trained, frozen) -> params.
-        embed: images [b, h, w, c] in [-1, 1] -> unit embeddings [b, d].
+        embed: (embedding_params, samples [b, h, w, c]) -> unit embeddings [b, d].
         rewards: name -> function (embeddings [i, g, d], bank of i identities) -> [i, g].
         weights: name -> weight.
         optimizer: acts on the trained subtree.
@@ -144,9 +144,9 @@ def make_iteration(
         value_optimizer: of DPOK's value function, where settings.value_steps > 0.
 
     Returns:
-        (state, frozen, reference, bank) -> (state, metrics): state is donated, reference is the
-        trained subtree of the cold start (read where kl_weight > 0), bank holds all identities;
-        metrics are float32 scalars.
+        (state, frozen, reference, bank, embedding_params) -> (state, metrics): state is donated,
+        reference is the trained subtree of the cold start (read where kl_weight > 0), bank holds
+        all identities, embedding_params are embed's; metrics are float32 scalars.
     """
     over_samples = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
     over_transitions = NamedSharding(mesh, PartitionSpec(None, ("data", "fsdp")))
@@ -202,10 +202,10 @@ def make_iteration(
         rows = jax.tree.map(lambda values: values[kept], steps)
         return identities, labels, rows, jax.lax.stop_gradient(trajectory)
 
-    def score(images, bank, identities, statistics):
+    def score(samples, bank, identities, statistics, embedding_params):
         """Returns advantages [b], the new statistics and what is worth watching."""
         embeddings = rearrange(
-            embed(jnp.clip(images, -1, 1)), "(i g) d -> i g d", g=settings.samples_per_identity
+            embed(embedding_params, samples), "(i g) d -> i g d", g=settings.samples_per_identity
         )
         references = bank.take(identities)
         raw = {name: reward(embeddings, references) for name, reward in rewards.items()}
@@ -303,12 +303,12 @@ def make_iteration(
             **constrain(whole, replicated(mesh)),
         )
 
-    def iteration(state, frozen, reference, bank):
+    def iteration(state, frozen, reference, bank, embedding_params):
         key = jax.random.fold_in(state.key, state.step)
         rollout_key, order_key = jax.random.split(key)
         identities, labels, rows, trajectory = rollout(state, frozen, rollout_key)
         advantages, statistics, metrics = score(
-            trajectory.images, bank, identities, state.statistics
+            trajectory.images, bank, identities, state.statistics, embedding_params
         )
         metrics["finite/log_prob"] = jnp.isfinite(trajectory.log_probs).all()
         shape = (num_trained_steps, settings.batch_size)

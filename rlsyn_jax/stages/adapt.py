@@ -10,13 +10,20 @@ import jax.numpy as jnp
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlsyn_jax.stages.generator import load_model, save_model, train_denoising, write_sample_grid
+from rlsyn_jax.stages.generator import (
+    load_model,
+    make_sampler,
+    save_model,
+    train_denoising,
+    write_sample_grid,
+)
 from rlsyn_jax.stages.inputs import TARGET_FIELDS, load_target, train_labels
+from rlsyn_jax.stages.latent_space import LATENT_FIELDS
 from rlsyn_jax.stages.stage_record import StageRecord
 from rlsyn_jax.training.meshes import make_mesh
 from rlsyn_jax.training.trainable import merge, split
 
-FIELDS = (*TARGET_FIELDS, "generator", "adapt")
+FIELDS = (*TARGET_FIELDS, "generator", *LATENT_FIELDS, "adapt")
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
@@ -28,7 +35,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     images, labels = train_labels(dataset, splits)
     num_classes = len(splits.train_identities)
     logging.info("adapt: %d images of %d identities", len(images), num_classes)
-    prior = load_model(workdir, "pretrain")
+    prior = load_model(config, workdir, "pretrain")
     params = with_new_classes(
         prior, num_classes, config.adapt.class_rows, jax.random.key(config.seed)
     )
@@ -47,12 +54,17 @@ def run(config: ConfigDict, workdir: Path) -> None:
         frozen=frozen,
         images=images,
         labels=labels,
+        data_name="target",
         num_classes=num_classes,
         seed=config.seed,
     )
     save_model(record, config, merge(last, frozen), merge(average, frozen))
     write_sample_grid(
-        config, load_model(workdir, "adapt"), num_classes, record.directory / "samples.png"
+        make_sampler(config, num_classes),
+        load_model(config, workdir, "adapt"),
+        num_classes,
+        record.directory / "samples.png",
+        seed=config.seed,
     )
     record.finish()
 

@@ -31,8 +31,8 @@ from rlsyn_jax.recognition.recognizer import (
     init_recognizer,
     make_train_step,
 )
-from rlsyn_jax.stages.generator import image_shape
 from rlsyn_jax.stages.inputs import load_target, train_labels
+from rlsyn_jax.stages.latent_space import image_shape
 from rlsyn_jax.stages.stage_record import plain
 from rlsyn_jax.training.checkpoints import CheckpointStore
 from rlsyn_jax.training.meshes import make_mesh, own_device, place, replicated

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,17 +13,31 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from rlsyn_jax.data.augmentation import augment
 from rlsyn_jax.data.batches import BatchIterator
 from rlsyn_jax.data.identity_dataset import to_uint8
+from rlsyn_jax.data.latent_cache import draw_latents
 from rlsyn_jax.diffusion.dpm_solver import make_solver_plan, solve
 from rlsyn_jax.diffusion.samplers import guided, make_sampling_plan, sample
 from rlsyn_jax.diffusion.schedules import make_alpha_bars
-from rlsyn_jax.models.dit import DiT
+from rlsyn_jax.models.dit import DiT, stack_blocks, unstack_blocks
+from rlsyn_jax.stages.latent_space import (
+    encoded_images,
+    open_latent_space,
+    sample_shape,
+    shared_by_devices,
+)
 from rlsyn_jax.stages.stage_record import StageRecord, plain
 from rlsyn_jax.training.checkpoints import CheckpointStore, restore_params
 from rlsyn_jax.training.denoising import make_denoising_step
 from rlsyn_jax.training.image_grids import make_grid, save_png
-from rlsyn_jax.training.meshes import parameter_shardings, place, replicated
+from rlsyn_jax.training.meshes import (
+    batch_sharding,
+    make_mesh,
+    parameter_shardings,
+    place,
+    replicated,
+)
 from rlsyn_jax.training.metrics import Progress, create_metric_writer
 from rlsyn_jax.training.optimizers import make_optimizer
 from rlsyn_jax.training.train_state import create_train_state
@@ -41,29 +56,32 @@ def build_generator(config: ConfigDict, num_classes: int) -> DiT:
         learn_sigma=generator.learn_sigma,
         dtype=jnp.dtype(generator.dtype),
         remat=config.remat,
+        scan_layers=generator.scan_layers,
+        timestep_frequency_shift=generator.timestep_frequency_shift,
+        mlp_norm_epsilon=generator.mlp_norm_epsilon,
     )
-
-
-def image_shape(config: ConfigDict) -> tuple[int, int, int]:
-    """Returns (height, width, channels) of the run's images."""
-    return config.image.size, config.image.size, config.image.channels
 
 
 def init_params(config: ConfigDict, num_classes: int, seed: int) -> dict:
     """Returns a freshly initialised generator's parameters."""
     model = build_generator(config, num_classes)
-    x, label = jnp.zeros((1, *image_shape(config))), jnp.zeros(1, jnp.int32)
+    x, label = jnp.zeros((1, *sample_shape(config))), jnp.zeros(1, jnp.int32)
     return jax.jit(model.init)(jax.random.key(seed), x, label, label)["params"]
 
 
 def make_sampler(config: ConfigDict, num_classes: int) -> Callable:
-    """Returns config.synthesize's sampler, jitted.
+    """Returns config.synthesize's sampler: jitted, the samples shared by this process's devices.
 
     Returns:
-        (params, key, sample_ids [b], class_labels [b]) -> uint8 [b, h, w, c].
+        (params, key, sample_ids [b], class_labels [b]) -> uint8 [b, height, width, channels]; what
+        a sample is like depends on its number and label, not on the others of its batch.
+
+    Raises:
+        ConfigError: config.autoencoder cannot be used.
     """
-    model = build_generator(config, num_classes)
-    shape, synthesize = image_shape(config), config.synthesize
+    model, space = build_generator(config, num_classes), open_latent_space(config)
+    synthesize, mesh = config.synthesize, make_mesh(devices=jax.local_devices())
+    decode, decoder = shared_by_devices(space, mesh), jax.device_put(space.params, replicated(mesh))
     if synthesize.solver == "dpm_solver":
         draw = solve
         plan = make_solver_plan(alpha_bars(config), num_steps=synthesize.num_steps)
@@ -74,26 +92,35 @@ def make_sampler(config: ConfigDict, num_classes: int) -> Callable:
         )
 
     @jax.jit
-    def run(params, key, sample_ids, class_labels):
+    def run(params, decoder, key, sample_ids, class_labels):
         denoise = guided(
             lambda x, t, y: model.apply({"params": params}, x, t, y),
             num_classes,
             synthesize.guidance_scale,
-            shape[-1],
+            space.shape[-1],
         )
-        images = draw(
+        samples = draw(
             denoise,
             key,
             sample_ids,
             class_labels,
             plan,
-            image_shape=shape,
+            image_shape=space.shape,
             prediction_type=config.generator.prediction_type,
             clip_denoised=config.generator.clip_denoised,
         )
-        return to_uint8(images)
+        return to_uint8(decode(decoder, samples))
 
-    return run
+    def sampler(params, key, sample_ids, class_labels):
+        count = len(sample_ids)
+        # Every device gets as many.
+        spread = np.minimum(np.arange(-(-count // mesh.size) * mesh.size), count - 1)
+        ids, labels = (np.asarray(values)[spread] for values in (sample_ids, class_labels))
+        ids, labels = jax.device_put((ids, labels), batch_sharding(mesh))
+        params, key = jax.device_put((params, key), replicated(mesh))
+        return run(params, decoder, key, ids, labels)[:count]
+
+    return sampler
 
 
 def alpha_bars(config: ConfigDict) -> np.ndarray:
@@ -128,6 +155,7 @@ def train_denoising(
     frozen: dict,
     images: np.ndarray,
     labels: np.ndarray,
+    data_name: str,
     num_classes: int,
     seed: int,
 ) -> tuple[dict, dict]:
@@ -141,6 +169,7 @@ def train_denoising(
         trained, frozen: parts of the parameters (training.trainable.split).
         images: uint8 [n, h, w, c].
         labels: int32 [n] in 0..num_classes - 1.
+        data_name: of the data set, for the folder of its latents.
         num_classes: class rows of the generator.
         seed: of the order of the batches and of the noise.
 
@@ -165,10 +194,10 @@ def train_denoising(
         weighting=training.weighting,
         min_snr_gamma=training.min_snr_gamma,
         ema_decay=training.ema_decay,
-        flip=training.flip,
-        rotation=training.rotation,
-        scale=training.scale,
-        translation=training.translation,
+        prepare=make_preparation(config, section),
+    )
+    images = encoded_images(
+        config, record.directory.parent, data_name, images, mirrored=training.flip
     )
     batches = BatchIterator(images, labels, batch_size=training.batch_size, seed=seed, mesh=mesh)
     with CheckpointStore(record.directory / "checkpoints") as store:
@@ -205,6 +234,25 @@ def train_denoising(
     return state.params, state.ema_params
 
 
+def make_preparation(config: ConfigDict, section: str) -> Callable:
+    """Returns how the denoising training of config[section] makes clean samples of a batch.
+
+    Returns:
+        (keys [2], batch) -> float32 [b, h, w, c]: augmented pixels of uint8 images, or latents
+        drawn from what the cache holds of them.
+    """
+    training = config[section]
+    if config.autoencoder.path:
+        return lambda keys, records: draw_latents(keys[0], records)
+    return functools.partial(
+        augment,
+        flip=training.flip,
+        max_rotation_degrees=training.rotation,
+        max_scale=training.scale,
+        max_translation=training.translation,
+    )
+
+
 def _require_finite(values: dict, section: str, number: int) -> None:
     for name, value in values.items():
         if not np.isfinite(value):
@@ -222,29 +270,50 @@ def save_model(
     *,
     folder: str = "model",
 ) -> None:
-    """Writes a whole generator as an Orbax checkpoint; the stage's finished one is model/."""
+    """Writes a whole generator as an Orbax checkpoint; the stage's finished one is model/.
+
+    Blocks are kept one by one, whether the run scans over them or not.
+    """
+    params, ema_params = (
+        unstack_blocks(tree) if "blocks" in tree else tree for tree in (params, ema_params)
+    )
     with CheckpointStore(record.directory / folder, max_to_keep=1) as store:
         state = {"params": params, "ema_params": ema_params}
         store.save(1, state, config=plain(config), iterator_state=None, force=True)
 
 
-def load_model(workdir: Path, stage: str, *, folder: str = "model") -> dict:
-    """Returns the averaged parameters of a generator that `save_model` wrote."""
-    return restore_params(Path(workdir) / stage / folder)
+def load_model(config: ConfigDict, workdir: Path, stage: str, *, folder: str = "model") -> dict:
+    """Returns the averaged parameters of a generator that `save_model` wrote, for this config."""
+    return in_layout(config, restore_params(Path(workdir) / stage / folder))
+
+
+def in_layout(config: ConfigDict, params: dict) -> dict:
+    """Returns a generator's parameters as config.generator.scan_layers wants its blocks."""
+    if config.generator.scan_layers == ("blocks" in params):
+        return params
+    return stack_blocks(params) if config.generator.scan_layers else unstack_blocks(params)
 
 
 def write_sample_grid(
-    config: ConfigDict,
+    sampler: Callable,
     params: dict,
     num_classes: int,
     path: Path,
     *,
+    seed: int,
     rows: int = 8,
     columns: int = 8,
 ) -> None:
-    """Writes a PNG with one class a row, fixed noise a column."""
-    run = make_sampler(config, num_classes)
+    """Writes a PNG with one class a row, fixed noise a column.
+
+    Args:
+        sampler: of `make_sampler`.
+        params: the generator's, of so many classes.
+        path: of the file.
+        seed: of the noise.
+        rows, columns: of the grid.
+    """
     rows = min(rows, num_classes)
     labels = np.repeat(np.linspace(0, num_classes - 1, rows).astype(np.int32), columns)
-    images = run(params, jax.random.key(config.seed), jnp.arange(rows * columns), labels)
+    images = sampler(params, jax.random.key(seed), np.arange(rows * columns), labels)
     save_png(path, make_grid(np.asarray(images), columns))

@@ -65,7 +65,8 @@ def _load(config: ConfigDict, section: str, workdir: Path) -> IdentityDataset:
             name="procedural people",
         )
         return dataset
-    size, resize, channels = image.size, image.resize, image.channels
+    size, resize = (image.size, image.width or image.size), image.resize
+    channels = image.channels
 
     def read() -> IdentityDataset:
         if source.source == "folder":

@@ -17,7 +17,8 @@ from rlsyn_jax.rl.iteration import PolicySettings
 from rlsyn_jax.rl.memory import MemoryNeed, predict_iteration_memory
 from rlsyn_jax.rl.trained_steps import make_step_choice, steps_with_noise
 from rlsyn_jax.rl.value_function import ValueNetwork
-from rlsyn_jax.stages.generator import alpha_bars, build_generator, image_shape
+from rlsyn_jax.stages.generator import alpha_bars, build_generator
+from rlsyn_jax.stages.latent_space import sample_shape
 from rlsyn_jax.training.meshes import parameter_shardings
 from rlsyn_jax.training.trainable import split
 
@@ -97,7 +98,7 @@ def policy_settings(
     return PolicySettings(
         **{
             **shared,
-            "image_shape": image_shape(config),
+            "image_shape": sample_shape(config),
             "num_classes": num_classes,
             "num_identities": identities,
             "samples_per_identity": reinforce.samples,

@@ -25,14 +25,16 @@ from rlsyn_jax.data.identity_dataset import IdentityDataset
 from rlsyn_jax.stages.extractors import train_extractors
 from rlsyn_jax.stages.generator import (
     build_generator,
-    image_shape,
+    in_layout,
     init_params,
     load_model,
+    make_sampler,
     save_model,
     train_denoising,
     write_sample_grid,
 )
 from rlsyn_jax.stages.inputs import GENERAL_FIELDS, TARGET_FIELDS, load_general, load_target
+from rlsyn_jax.stages.latent_space import LATENT_FIELDS, sample_shape
 from rlsyn_jax.stages.stage_record import StageRecord, fingerprint, plain
 from rlsyn_jax.training.atomic_files import storage_error
 from rlsyn_jax.training.checkpoints import restore_params
@@ -44,6 +46,7 @@ FIELDS = (
     *GENERAL_FIELDS,
     *TARGET_FIELDS,
     "generator",
+    *LATENT_FIELDS,
     "pretrain",
     "extractor",
     "recognize.width",
@@ -72,11 +75,18 @@ def run(config: ConfigDict, workdir: Path) -> None:
             params = read_shipped_prior(config)
             save_model(record, config, params, params)
         else:
-            params = restore_params(source)
+            params = in_layout(config, restore_params(source))
             check_fits(config, params, f"the checkpoint of config.pretrain.source {source!r}")
             save_model(record, config, params, params)
-        params = load_model(workdir, "pretrain")
-        write_sample_grid(config, params, num_classes(params), record.directory / "samples.png")
+        params = load_model(config, workdir, "pretrain")
+        classes = num_classes(params)
+        write_sample_grid(
+            make_sampler(config, classes),
+            params,
+            classes,
+            record.directory / "samples.png",
+            seed=config.seed,
+        )
         record.note_time()
     train_extractors(config, workdir, record, general)
     record.finish()
@@ -118,6 +128,7 @@ def _train_or_fetch(config: ConfigDict, record: StageRecord, dataset: IdentityDa
         frozen=frozen,
         images=dataset.images,
         labels=dataset.identities,
+        data_name="general",
         num_classes=classes,
         seed=_SEED,
     )
@@ -152,12 +163,13 @@ def read_shipped_prior(config: ConfigDict) -> dict:
     for section in ("generator", "image"):
         for name, value in made_with[section].items():
             now = plain(config[section])[name]
-            if now != value and name not in ("dtype", "resize", "skip_damaged"):
+            if now != value and name not in ("dtype", "resize", "skip_damaged", "scan_layers"):
                 raise ConfigError(
                     f"config.{section}.{name} is {now!r}, but the prior that ships with the package"
                     f" was made with {value!r}; set it so, or set config.pretrain.source='train'"
                 )
     params = flax.traverse_util.unflatten_dict(flat, sep="/")
+    params = in_layout(config, params)
     check_fits(config, params, f"the shipped prior {SHIPPED}")
     return params
 
@@ -172,7 +184,7 @@ def check_fits(config: ConfigDict, params: dict, name: str) -> None:
     if table is None:
         raise ConfigError(f"{name} has no y_embedder/embedding_table; it is not a generator's")
     model = build_generator(config, table.shape[0] - 1)
-    x = jax.ShapeDtypeStruct((1, *image_shape(config)), np.float32)
+    x = jax.ShapeDtypeStruct((1, *sample_shape(config)), np.float32)
     label = jax.ShapeDtypeStruct((1,), np.int32)
     expected = jax.eval_shape(model.init, jax.random.key(0), x, label, label)["params"]
 

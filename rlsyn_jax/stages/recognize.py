@@ -26,8 +26,8 @@ from rlsyn_jax.recognition.recognizer import (
 )
 from rlsyn_jax.selection.dynamic_selection import identity_loss_change, keep_most_helpful
 from rlsyn_jax.stages.extractors import Extractor, load_extractor
-from rlsyn_jax.stages.generator import image_shape
 from rlsyn_jax.stages.inputs import TARGET_FIELDS, load_target, train_labels
+from rlsyn_jax.stages.latent_space import image_shape
 from rlsyn_jax.stages.stage_record import StageRecord, plain
 from rlsyn_jax.training.checkpoints import CheckpointStore
 from rlsyn_jax.training.meshes import make_mesh, place, replicated

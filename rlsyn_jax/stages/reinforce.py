@@ -34,6 +34,7 @@ from rlsyn_jax.stages.generator import (
     write_sample_grid,
 )
 from rlsyn_jax.stages.inputs import TARGET_FIELDS, load_target, train_labels
+from rlsyn_jax.stages.latent_space import LATENT_FIELDS, open_latent_space, shared_by_devices
 from rlsyn_jax.stages.policy import FIELDS_OF_MEMORY, policy_settings, policy_steps
 from rlsyn_jax.stages.stage_record import StageRecord, plain
 from rlsyn_jax.training.atomic_files import write_json
@@ -56,6 +57,8 @@ from rlsyn_jax.training.trainable import merge, split
 FIELDS = (
     *TARGET_FIELDS,
     "generator",
+    *LATENT_FIELDS,
+    "autoencoder.reward_path",
     "extractor",
     "reinforce",
     "rewards",
@@ -75,7 +78,8 @@ class Policy:
         iteration: (state, frozen, reference, bank) -> (state, metrics), donating the state.
         state: of iteration 0.
         frozen: parameters that do not train. reference: trained parameters of the cold start, where
-            the KL asks for them. bank: real features of all identities.
+            the KL asks for them. bank: real features of all identities. embedding_params: what
+            embeds samples.
         real_spread: mean total variance of an identity's real features; 0 where none has two.
         weights: name of each reward -> weight.
     """
@@ -85,12 +89,18 @@ class Policy:
     frozen: dict
     reference: dict
     bank: ReferenceBank
+    embedding_params: dict
     real_spread: float
     weights: dict[str, float]
 
+    @property
+    def inputs(self) -> tuple:
+        """What the iteration takes beside its state."""
+        return self.frozen, self.reference, self.bank, self.embedding_params
+
     def step(self, state: PolicyState) -> tuple[PolicyState, dict]:
         """Runs one iteration; the state is donated."""
-        return self.iteration(state, self.frozen, self.reference, self.bank)
+        return self.iteration(state, *self.inputs)
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
@@ -101,8 +111,9 @@ def run(config: ConfigDict, workdir: Path) -> None:
     reinforce = config.reinforce
     # Before anything is made, so that an iteration that does not fit leaves the folder free.
     policy = compiled(make_policy(config, workdir, make_mesh(config.fsdp)))
-    measure = fixed_noise_measure(config, workdir)
     num_classes = len(load_target(config, workdir)[1].train_identities)
+    sampler = make_sampler(config, num_classes)
+    measure = fixed_noise_measure(config, workdir, sampler)
     state, metrics_file = policy.state, record.directory / "metrics.jsonl"
     with CheckpointStore(record.directory / "checkpoints") as store:
         if store.latest_step() is not None:
@@ -123,7 +134,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
             )
             history.append({"step": number, **values})
             path = record.directory / f"samples_{number:04d}.png"
-            write_sample_grid(config, params, num_classes, path)
+            write_sample_grid(sampler, params, num_classes, path, seed=config.seed)
             if reinforce.keep == "best":
                 save_model(record, config, params, params, folder=_kept(number))
             return values
@@ -162,7 +173,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     if reinforce.keep == "best":
         best = best_step(history, reinforce.held_out_measure)
         logging.info("reinforce: iteration %d is the best by held-out measure and is kept", best)
-        params = average = load_model(workdir, "reinforce", folder=_kept(best))
+        params = average = load_model(config, workdir, "reinforce", folder=_kept(best))
     save_model(record, config, params, average)
     record.finish()
 
@@ -180,11 +191,23 @@ def make_policy(config: ConfigDict, workdir: Path, mesh: Mesh) -> Policy:
     bank = build_reference_bank(
         embed_images(extractor, images), labels, len(splits.train_identities)
     )
-    return assemble_policy(config, mesh, load_model(workdir, "adapt"), make_embed(extractor), bank)
+    space = open_latent_space(config, for_rewards=True)
+    decode, embed_image = shared_by_devices(space, mesh), make_embed(extractor)
+
+    def embed(params, samples):
+        return embed_image(jnp.clip(decode(params, samples), -1, 1))
+
+    cold_start = load_model(config, workdir, "adapt")
+    return assemble_policy(config, mesh, cold_start, embed, space.params, bank)
 
 
 def assemble_policy(
-    config: ConfigDict, mesh: Mesh, cold_start: dict, embed: Callable, bank: ReferenceBank
+    config: ConfigDict,
+    mesh: Mesh,
+    cold_start: dict,
+    embed: Callable,
+    embedding_params: dict,
+    bank: ReferenceBank,
 ) -> Policy:
     """Builds the iteration and its state of step 0 from a generator, features and references.
 
@@ -192,7 +215,8 @@ def assemble_policy(
         config: complete configuration.
         mesh: devices.
         cold_start: the generator's parameters, with a class row for each identity of the bank.
-        embed: images [b, h, w, c] in [-1, 1] -> unit embeddings [b, d].
+        embed: (embedding_params, samples [b, h, w, c]) -> unit embeddings [b, d].
+        embedding_params: of `embed`; every device holds them whole.
         bank: real features [identities, r, d] of all identities.
 
     Raises:
@@ -243,7 +267,8 @@ def assemble_policy(
         choose_steps=choose_steps,
         value_optimizer=value_optimizer,
     )
-    return Policy(iteration, state, frozen, reference, bank, real_spread, weights)
+    embedding_params = place(embedding_params, replicated(mesh))
+    return Policy(iteration, state, frozen, reference, bank, embedding_params, real_spread, weights)
 
 
 def compiled(policy: Policy) -> Policy:
@@ -253,9 +278,7 @@ def compiled(policy: Policy) -> Policy:
         ConfigError: a device has less free memory than one iteration has yet to allocate.
     """
     logging.info("reinforce: compiling the iteration")
-    program = policy.iteration.lower(
-        policy.state, policy.frozen, policy.reference, policy.bank
-    ).compile()
+    program = policy.iteration.lower(policy.state, *policy.inputs).compile()
     need, available = memory_need(program), available_bytes(own_device().device_set)
     free = "unknown" if available is None else f"{available / 2**20:.0f} MiB"
     logging.info(
@@ -341,12 +364,15 @@ def resolve_rewards(config: ConfigDict) -> tuple[dict, dict]:
     return rewards, weights
 
 
-def fixed_noise_measure(config: ConfigDict, workdir: Path) -> Callable[[dict], dict[str, float]]:
+def fixed_noise_measure(
+    config: ConfigDict, workdir: Path, sampler: Callable
+) -> Callable[[dict], dict[str, float]]:
     """Returns a function params -> measures of samples of fixed people with fixed noise.
 
-    The samples are drawn as the synthetic data set will be. "fixed/NAME" and "fixed_std/NAME" are
-    the rewards' means and deviations; "held_out/..." compares the samples, by the judge, with real
-    images of the same people that were never trained on, and no reward contains it.
+    The samples are the sampler's, drawn as the synthetic data set will be. "fixed/NAME" and
+    "fixed_std/NAME" are the rewards' means and deviations; "held_out/..." compares the samples, by
+    the judge, with real images of the same people that were never trained on, and no reward
+    contains it.
     """
     dataset, splits = load_target(config, workdir)
     train_images, labels = train_labels(dataset, splits)
@@ -362,14 +388,13 @@ def fixed_noise_measure(config: ConfigDict, workdir: Path) -> Callable[[dict], d
     shown = np.isin(dataset.identities[splits.closed_query], splits.train_identities[people])
     # A person without other images is compared with everybody's.
     real = held_out[shown] if shown.sum() > config.evaluate.num_neighbors else held_out
-    sampler = make_sampler(config, num_classes)
     neighbors = min(config.evaluate.num_neighbors, len(real) - 1, len(classes) - 1)
     rewards, _ = resolve_rewards(config)
     references = bank.take(jnp.asarray(people))
     score = jax.jit(lambda values: {n: reward(values, references) for n, reward in rewards.items()})
 
     def measure(params) -> dict[str, float]:
-        key, ids = jax.random.key(config.seed + 5), jnp.arange(len(classes))
+        key, ids = jax.random.key(config.seed + 5), np.arange(len(classes))
         samples = np.asarray(sampler(params, key, ids, classes))
         scores = score(jnp.asarray(embed_images(extractor, samples)).reshape(identities, group, -1))
         values = {f"fixed/{name}": float(score.mean()) for name, score in scores.items()}

@@ -23,13 +23,14 @@ from rlsyn_jax.rewards.reference_bank import build_reference_bank
 from rlsyn_jax.stages.extractors import embed_images, load_extractor
 from rlsyn_jax.stages.generator import load_model, make_sampler
 from rlsyn_jax.stages.inputs import TARGET_FIELDS, load_target, train_labels
+from rlsyn_jax.stages.latent_space import LATENT_FIELDS, image_shape
 from rlsyn_jax.stages.reinforce import resolve_rewards
 from rlsyn_jax.stages.stage_record import StageRecord
 from rlsyn_jax.training.atomic_files import write_json
 from rlsyn_jax.training.metrics import Progress
 from rlsyn_jax.training.processes import barrier
 
-FIELDS = (*TARGET_FIELDS, "generator", "synthesize", "rewards")
+FIELDS = (*TARGET_FIELDS, "generator", *LATENT_FIELDS, "synthesize", "rewards")
 # Folder of a synthetic data set, and the stage whose generator makes it.
 GENERATORS = {"cold_start": "adapt", "reinforced": "reinforce"}
 
@@ -107,7 +108,7 @@ def _write_dataset(
     )
     barrier(f"synthesize {name}: every process has read the journal")
     sampler = make_sampler(config, num_classes)
-    params = load_model(workdir, stage)
+    params = load_model(config, workdir, stage)
     rewards, _ = resolve_rewards(config)
     reward_extractor = load_extractor(config, workdir, "reward")
     train_images, labels = train_labels(dataset, splits)
@@ -134,9 +135,7 @@ def _write_dataset(
         images, seeds, near = None, None, np.ones(len(classes), bool)
         for attempt in range(settings.max_attempts):
             drawn = (attempt * num_classes + classes) * settings.images + numbers
-            batch = np.asarray(
-                sampler(params, jax.random.key(config.seed + 6), jnp.asarray(drawn), classes)
-            )
+            batch = np.asarray(sampler(params, jax.random.key(config.seed + 6), drawn, classes))
             if images is None:
                 images, seeds = batch.copy(), drawn.copy()
             else:
@@ -178,9 +177,10 @@ def _write_dataset(
 
 def _data_card(config: ConfigDict, name: str, stage: str, counts: dict, threshold: float) -> str:
     solver = {"ddim": f"DDIM (eta {config.synthesize.eta})", "dpm_solver": "DPM-Solver++ 2M"}
+    height, width, _ = image_shape(config)
     return (
         f"# Synthetic identity data set: {config.name}, {name}\n\n"
-        f"{counts['images']} images, {config.image.size} x {config.image.size} pixels, one folder "
+        f"{counts['images']} images, {height} x {width} pixels, one folder "
         "an identity; manifest.parquet lists identity, file, seed, checkpoint, rewards and the "
         "distance to the nearest real training image.\n\n"
         f"Made by the generator of stage `{stage}` with seed {config.seed}, "

@@ -8,8 +8,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rlsyn_jax.data.augmentation import random_affine, random_flip
-from rlsyn_jax.data.identity_dataset import to_device_range
 from rlsyn_jax.diffusion.training_loss import denoising_loss
 from rlsyn_jax.training.train_state import TrainState, ema_update
 from rlsyn_jax.training.trainable import merge
@@ -27,12 +25,9 @@ def make_denoising_step(
     weighting: str,
     min_snr_gamma: float,
     ema_decay: float,
-    flip: bool,
-    rotation: float,
-    scale: float,
-    translation: float,
+    prepare: Callable[[jax.Array, jax.Array], jax.Array],
 ) -> Callable:
-    """Builds the jitted step (state, frozen, images, class_labels) -> (state, metrics).
+    """Builds the jitted step (state, frozen, batch, class_labels) -> (state, metrics).
 
     Randomness is fold_in(state.key, state.step), so a resumed run draws what it would have drawn.
 
@@ -43,28 +38,17 @@ def make_denoising_step(
         num_classes: index of the null class.
         prediction_type, learn_sigma, class_dropout, weighting, min_snr_gamma: see denoising_loss.
         ema_decay: decay of the running average of the trained subtree.
-        flip: mirror half of the images.
-        rotation: degrees at most; scale, translation: shares of the side at most.
+        prepare: (two keys, batch) -> clean samples, float32 [b, h, w, c]: what makes of a batch of
+            the data set what the network learns to denoise.
 
     Returns:
-        A function whose first argument is donated; images are uint8 [b, h, w, c]; metrics are
-        float32 scalars "loss" and "gradient_norm".
+        A function whose first argument is donated; metrics are float32 scalars "loss" and
+        "gradient_norm".
     """
 
-    def step(state: TrainState, frozen: dict, images: jax.Array, class_labels: jax.Array):
-        key = jax.random.fold_in(state.key, state.step)
-        flip_key, affine_key, loss_key = jax.random.split(key, 3)
-        images = to_device_range(images)
-        if flip:
-            images = random_flip(flip_key, images)
-        if rotation or scale or translation:
-            images = random_affine(
-                affine_key,
-                images,
-                max_rotation_degrees=rotation,
-                max_scale=scale,
-                max_translation=translation,
-            )
+    def step(state: TrainState, frozen: dict, batch: jax.Array, class_labels: jax.Array):
+        keys = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
+        images, loss_key = prepare(keys[:2], batch), keys[2]
 
         def loss_function(trained):
             params = merge(trained, frozen)

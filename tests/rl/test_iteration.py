@@ -220,7 +220,7 @@ def make_run(
     iteration = make_iteration(
         apply,
         merge,
-        embed,
+        lambda _, samples: embed(jnp.clip(samples, -1, 1)),
         rewards,
         weights or {name: 1.0 for name in rewards},
         optimizer,
@@ -232,7 +232,7 @@ def make_run(
         choose_steps=choose,
         value_optimizer=value_optimizer,
     )
-    inputs = (frozen, reference, bank)
+    inputs = (frozen, reference, bank, {})
     program = iteration
     if not thoroughly:
         program = iteration.lower(state, *inputs).compile(QUICKLY)
@@ -513,12 +513,12 @@ def test_values_that_are_not_finite_are_told_where_they_begin():
 
     sound = {"safe": jnp.float32(1), "nothing": jnp.float32(0), "offset": jnp.float32(0)}
     run = make_run(settings_with(), frozen=sound, apply=apply, rewards={"only": reward})
-    frozen, reference, bank = run.inputs
+    frozen, reference, bank, embedding_params = run.inputs
     lost = jnp.full_like(bank.features, jnp.nan)
 
     def flags(frozen, bank):
         state = jax.tree.map(jnp.copy, run.state)
-        _, metrics = run.program(state, frozen, reference, bank)
+        _, metrics = run.program(state, frozen, reference, bank, embedding_params)
         return [float(metrics[f"finite/{name}"]) for name in ("reward", "log_prob", "gradient")]
 
     assert flags(frozen, bank) == [1, 1, 1]

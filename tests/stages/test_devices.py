@@ -48,6 +48,7 @@ def trained(config, workdir, mesh):
         frozen=frozen,
         images=dataset.images,
         labels=dataset.identities,
+        data_name="general",
         num_classes=dataset.num_identities,
         seed=0,
     )

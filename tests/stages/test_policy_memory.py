@@ -9,7 +9,8 @@ from rlsyn_jax.config import ConfigError, default_config
 from rlsyn_jax.rewards.reference_bank import build_reference_bank
 from rlsyn_jax.rl.memory import memory_need
 from rlsyn_jax.stages import device_checks
-from rlsyn_jax.stages.generator import image_shape, init_params
+from rlsyn_jax.stages.generator import init_params
+from rlsyn_jax.stages.latent_space import image_shape
 from rlsyn_jax.stages.policy import predicted_memory
 from rlsyn_jax.stages.reinforce import assemble_policy
 from rlsyn_jax.training.meshes import make_mesh
@@ -27,14 +28,12 @@ def predicted_over_compiled(fields, *, devices=1, fsdp=1):
     bank = build_reference_bank(real, np.arange(IMAGES * CLASSES) % CLASSES, CLASSES)
     projection = random.normal(size=(np.prod(image_shape(config)), FEATURES))
 
-    def embed(images):
+    def embed(_, images):
         features = images.reshape(len(images), -1) @ jnp.asarray(projection, jnp.float32)
         return features / jnp.linalg.norm(features, axis=-1, keepdims=True)
 
-    policy = assemble_policy(config, mesh, init_params(config, CLASSES, seed=0), embed, bank)
-    program = policy.iteration.lower(
-        policy.state, policy.frozen, policy.reference, policy.bank
-    ).compile()
+    policy = assemble_policy(config, mesh, init_params(config, CLASSES, seed=0), embed, {}, bank)
+    program = policy.iteration.lower(policy.state, *policy.inputs).compile()
     predicted = predicted_memory(config, CLASSES, (IMAGES, FEATURES), mesh)
     assert predicted.arguments == pytest.approx(memory_need(program).arguments, rel=0.02)
     return predicted.peak / memory_need(program).peak

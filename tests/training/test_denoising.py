@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from rlsyn_jax.data.augmentation import random_affine, random_flip
+from rlsyn_jax.data.augmentation import augment, random_affine, random_flip
 from rlsyn_jax.diffusion.training_loss import denoising_loss
 from rlsyn_jax.training.denoising import make_denoising_step
 from rlsyn_jax.training.meshes import batch_sharding, make_mesh, replicated
@@ -26,8 +26,8 @@ LOSS = {
     "min_snr_gamma": 5.0,
     "learn_sigma": False,
 }
-PLAIN = {"flip": False, "rotation": 0.0, "scale": 0.0, "translation": 0.0}
-AUGMENTED = {"flip": True, "rotation": 20.0, "scale": 0.2, "translation": 0.3}
+PLAIN = (False, 0.0, 0.0, 0.0)
+AUGMENTED = (True, 20.0, 0.2, 0.3)
 OPTIMIZER = make_optimizer(learning_rate=0.05, warmup_steps=0, total_steps=100)
 
 
@@ -59,8 +59,16 @@ def make_batch(number=8):
 
 
 @functools.cache
-def make_step(**options):
-    return make_denoising_step(apply, OPTIMIZER, ema_decay=0.9, **{**LOSS, **PLAIN, **options})
+def make_step(augmentation=PLAIN):
+    flip, rotation, scale, translation = augmentation
+    prepare = functools.partial(
+        augment,
+        flip=flip,
+        max_rotation_degrees=rotation,
+        max_scale=scale,
+        max_translation=translation,
+    )
+    return make_denoising_step(apply, OPTIMIZER, ema_decay=0.9, prepare=prepare, **LOSS)
 
 
 def run(steps, *, devices=1, seed=0, step=None):
@@ -80,7 +88,7 @@ def rows(tree):
 
 @pytest.mark.parametrize("augmentation", [PLAIN, AUGMENTED], ids=["plain", "augmented"])
 def test_steps_equal_the_loop_written_out(augmentation):
-    state, metrics, losses = run(2, step=make_step(**augmentation))
+    state, metrics, losses = run(2, step=make_step(augmentation))
     pixels, labels = make_batch()
     pixels = jnp.asarray(pixels / 127.5 - 1, jnp.float32)
     trained, frozen = make_parts()
