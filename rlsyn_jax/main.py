@@ -11,6 +11,7 @@ from ml_collections import config_flags
 
 from rlsyn_jax import config as configuration
 from rlsyn_jax.stages.stage_record import StageError
+from rlsyn_jax.training.preemption import EXIT_CODE, Preempted, listen
 from rlsyn_jax.training.processes import join_processes
 
 STAGES = ("pretrain", "adapt", "reinforce", "synthesize", "recognize", "evaluate", "report")
@@ -35,9 +36,12 @@ def main(argv: list[str]) -> None:
         workdir = Path(_WORKDIR.value).absolute()
         set_up(_CONFIG.value, workdir)
         check_devices(_CONFIG.value, workdir, _STAGES.value)
+        listen()
         for stage in STAGES:
             if stage in _STAGES.value:
                 run_stage(stage, _CONFIG.value, workdir)
+    except Preempted:
+        sys.exit(EXIT_CODE)
     except (ValueError, FloatingPointError, StageError, OSError) as error:
         # What a user can mend is told in one message; --verbosity=1 shows where it arose.
         logging.debug("details", exc_info=True)

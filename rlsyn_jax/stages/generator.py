@@ -40,6 +40,7 @@ from rlsyn_jax.training.meshes import (
 )
 from rlsyn_jax.training.metrics import Progress, create_metric_writer
 from rlsyn_jax.training.optimizers import make_optimizer
+from rlsyn_jax.training.preemption import end_if_preempted
 from rlsyn_jax.training.train_state import create_train_state
 from rlsyn_jax.training.trainable import scale_class_rows
 
@@ -226,12 +227,20 @@ def train_denoising(
                 _require_finite(values, section, number - 1)
                 writer.write_scalars(number - 1, values)
                 progress.update(number - 1, **values)
-            if number % training.checkpoint_every == 0 or number == training.steps:
-                writer.flush()
-                store.save(number, state, config=plain(config), iterator_state=batches.get_state())
-                record.note_time()
+            save = functools.partial(_save_training, config, record, store, writer, state, batches)
+            due = number % training.checkpoint_every == 0 or number == training.steps
+            if due:
+                save()
+            end_if_preempted(f"{section}, step {number},", None if due else save)
         writer.close()
     return state.params, state.ema_params
+
+
+def _save_training(config, record, store, writer, state, batches) -> None:
+    """Puts everything that a later process needs to go on from this step on disk."""
+    writer.flush()
+    store.save(int(state.step), state, config=plain(config), iterator_state=batches.get_state())
+    record.note_time()
 
 
 def make_preparation(config: ConfigDict, section: str) -> Callable:

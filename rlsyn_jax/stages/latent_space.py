@@ -69,6 +69,12 @@ def sample_shape(config: ConfigDict) -> tuple[int, int, int]:
     return _shape_of(config, _module(config, config.autoencoder.path)[0])
 
 
+def latent_space_name(config: ConfigDict) -> str:
+    """Returns the hash of the autoencoder that makes the samples; "" for pixels."""
+    path = config.autoencoder.path
+    return fingerprint(_module(config, path)[1]) if path else ""
+
+
 def open_latent_space(config: ConfigDict, *, for_rewards: bool = False) -> LatentSpace:
     """Loads config.autoencoder, or gives the pixels where there is none.
 

@@ -34,7 +34,7 @@ from rlsyn_jax.stages.generator import (
     write_sample_grid,
 )
 from rlsyn_jax.stages.inputs import GENERAL_FIELDS, TARGET_FIELDS, load_general, load_target
-from rlsyn_jax.stages.latent_space import LATENT_FIELDS, sample_shape
+from rlsyn_jax.stages.latent_space import LATENT_FIELDS, latent_space_name, sample_shape
 from rlsyn_jax.stages.stage_record import StageRecord, fingerprint, plain
 from rlsyn_jax.training.atomic_files import storage_error
 from rlsyn_jax.training.checkpoints import restore_params
@@ -100,9 +100,11 @@ def num_classes(params: dict) -> int:
 def prior_fingerprint(config: ConfigDict) -> str:
     """Returns the hash of everything a trained prior depends on."""
     data, training = plain(config.general_data), plain(config.pretrain)
-    for unrelated in ("cache",):
-        data.pop(unrelated), training.pop(unrelated)
-    return fingerprint([data, plain(config.image), plain(config.generator), training, _SEED])
+    data.pop("cache"), training.pop("cache")
+    generator = plain(config.generator)
+    generator.pop("scan_layers")  # Only how it is computed.
+    space = latent_space_name(config)
+    return fingerprint([data, plain(config.image), generator, space, training, _SEED])
 
 
 def _train_or_fetch(config: ConfigDict, record: StageRecord, dataset: IdentityDataset) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from rlsyn_jax.training.checkpoints import CheckpointStore
 from rlsyn_jax.training.meshes import make_mesh, place, replicated
 from rlsyn_jax.training.metrics import Progress, create_metric_writer
 from rlsyn_jax.training.optimizers import make_optimizer, make_schedule
+from rlsyn_jax.training.preemption import end_if_preempted
 
 FIELDS = (*TARGET_FIELDS, "recognize")
 # The synthetic data set each arm draws from.
@@ -214,11 +216,20 @@ def _train(config, workdir, record, seed, arm, step, pools, num_identities, mesh
                     )
                 writer.write_scalars(number, values)
                 progress.update(number, **values)
-            if number % recognize.checkpoint_every == 0 or number == recognize.steps:
-                writer.flush()
-                store.save(number, state, config=plain(config), iterator_state=None)
-                record.note_time()
+            save = functools.partial(_save, config, record, store, writer, state)
+            due = number % recognize.checkpoint_every == 0 or number == recognize.steps
+            if due:
+                save()
+            place_reached = f"recognize seed {seed} {arm}, step {number},"
+            end_if_preempted(place_reached, None if due else save)
         writer.close()
+
+
+def _save(config, record, store, writer, state: RecognizerState) -> None:
+    """Puts everything that a later process needs to go on from this step on disk."""
+    writer.flush()
+    store.save(int(state.step), state, config=plain(config), iterator_state=None)
+    record.note_time()
 
 
 def _drawable(pool: ImagePool) -> np.ndarray:

@@ -50,6 +50,7 @@ from rlsyn_jax.training.meshes import (
 )
 from rlsyn_jax.training.metrics import Progress, create_metric_writer, read_metrics
 from rlsyn_jax.training.optimizers import make_optimizer
+from rlsyn_jax.training.preemption import end_if_preempted
 from rlsyn_jax.training.processes import agreed
 from rlsyn_jax.training.train_state import create_train_state
 from rlsyn_jax.training.trainable import merge, split
@@ -164,10 +165,11 @@ def run(config: ConfigDict, workdir: Path) -> None:
             shown = {name: values[f"reward/{name}"] for name in policy.weights}
             progress.update(number, **shown)
             last = stopped or number == reinforce.iterations
-            if number % reinforce.checkpoint_every == 0 or last:
-                writer.flush()
-                store.save(number, state, config=plain(config), iterator_state=None)
-                record.note_time()
+            save = functools.partial(_save_iteration, config, record, store, writer, state)
+            due = number % reinforce.checkpoint_every == 0 or last
+            if due:
+                save()
+            end_if_preempted(f"reinforce, iteration {number},", None if due else save)
         writer.close()
     params, average = merge(state.params, policy.frozen), merge(state.ema_params, policy.frozen)
     if reinforce.keep == "best":
@@ -176,6 +178,13 @@ def run(config: ConfigDict, workdir: Path) -> None:
         params = average = load_model(config, workdir, "reinforce", folder=_kept(best))
     save_model(record, config, params, average)
     record.finish()
+
+
+def _save_iteration(config, record, store, writer, state: PolicyState) -> None:
+    """Puts everything that a later process needs to go on from this iteration on disk."""
+    writer.flush()
+    store.save(int(state.step), state, config=plain(config), iterator_state=None)
+    record.note_time()
 
 
 def make_policy(config: ConfigDict, workdir: Path, mesh: Mesh) -> Policy:

@@ -28,6 +28,7 @@ from rlsyn_jax.stages.reinforce import resolve_rewards
 from rlsyn_jax.stages.stage_record import StageRecord
 from rlsyn_jax.training.atomic_files import write_json
 from rlsyn_jax.training.metrics import Progress
+from rlsyn_jax.training.preemption import end_if_preempted
 from rlsyn_jax.training.processes import barrier
 
 FIELDS = (*TARGET_FIELDS, "generator", *LATENT_FIELDS, "synthesize", "rewards")
@@ -164,6 +165,7 @@ def _write_dataset(
                 writer.write_image(identity, int(numbers[row]), images[row], entry)
         record.note_time()
         progress.update(first + fresh)
+        end_if_preempted(f"synthesize {name}, {first + fresh} people,")
     counts = {
         "images": len(writer.records),
         "near_copies_left_out": num_classes * settings.images - len(writer.records),

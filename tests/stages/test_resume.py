@@ -240,3 +240,25 @@ def test_reinforcement_killed_twenty_times_ends_with_the_same_bits(program, tmp_
         assert raw(value) == raw(other["arrays"][name]), f"{name} differs"
     files = [run / "reinforce" / "metrics.jsonl" for run in runs]
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_run_asked_to_end_saves_its_step_and_goes_on_to_the_same_numbers(
+    program, tmp_path, never_killed
+):
+    workdir = tmp_path / "run"
+    metrics = {stage: workdir / stage / "metrics.jsonl" for stage in ("pretrain", "reinforce")}
+    # Between two checkpoints of each, so that the step that is saved is one of its own.
+    reached = {
+        "pretrain": lambda: last_step(metrics["pretrain"]) >= 40,
+        "reinforce": lambda: last_step(metrics["reinforce"]) >= 3,
+    }
+    for stage, happened in reached.items():
+        process = program.start(workdir, fields=FIELDS)
+        while process.poll() is None and not happened():
+            time.sleep(0.002)
+        process.terminate()
+        log = program.log_of(process)
+        assert process.returncode == 143, log
+        assert f"SIGTERM: {stage}" in log and "goes on from there" in log
+    program.run(workdir, fields=FIELDS)
+    require_same(workdir, never_killed)
