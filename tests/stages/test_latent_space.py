@@ -1,13 +1,16 @@
 """The generator's latent space: an autoencoder's, for colour and grey images, or the pixels."""
 
 import functools
+import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from rlsyn_jax.config import ConfigError
+from rlsyn_jax.data.latent_cache import LatentCache
 from rlsyn_jax.models.autoencoder_kl import AutoencoderKL
 from rlsyn_jax.models.tiled_decoding import decode_tiled
 from rlsyn_jax.models.tiny_autoencoder import TinyAutoencoder
@@ -18,7 +21,7 @@ from rlsyn_jax.stages.latent_space import (
     sample_shape,
     shared_by_devices,
 )
-from rlsyn_jax.training.checkpoints import CheckpointStore
+from rlsyn_jax.training.checkpoints import CheckpointStore, restore_params
 from rlsyn_jax.training.meshes import batch_sharding, make_mesh, replicated
 
 TINY = {
@@ -216,3 +219,32 @@ def test_latents_of_another_autoencoder_are_not_used_again(program, checkpoints,
     config.autoencoder.path = write(tmp_path / "other", "TinyAutoencoder", seed=1)
     with pytest.raises(ConfigError, match="autoencoder: .* there, .* now"):
         encoded_images(config, tmp_path, "people", images, mirrored=True)
+
+
+@pytest.mark.slow
+def test_the_whole_method_in_latents(program, tmp_path):
+    fields = {
+        "autoencoder.path": write(tmp_path / "autoencoder", "AutoencoderKL"),
+        "autoencoder.reward_path": write(tmp_path / "tiny", "TinyAutoencoder"),
+        "autoencoder.shard_images": 10,
+        "generator.clip_denoised": False,
+        "generator.patch_size": 2,
+        "generator.scan_layers": True,
+        "generator.depth": 2,
+        **{f"{s}.{n}": 0.0 for s in ("pretrain", "adapt") for n in ("rotation", "scale")},
+        **{f"{s}.translation": 0.0 for s in ("pretrain", "adapt")},
+    }
+    workdir = tmp_path / "run"
+    log = program.run(workdir, fields=fields)
+    assert "latents of general: 24 images" in log
+    (general,) = (workdir / "latents").glob("general-*")
+    assert len(list(general.glob("*.array_record"))) == 3
+    assert LatentCache(general).shape == (24, 2, 2, 8, 8, 4)
+    # Kept block by block, for whoever loads it.
+    params = restore_params(workdir / "reinforce")
+    assert {"blocks_0", "blocks_1"} <= set(params) and "blocks" not in params
+    assert params["x_embedder"]["kernel"].shape == (2, 2, 4, 32)
+    (sample, *_) = sorted((workdir / "synthesize" / "reinforced").glob("*/*.png"))
+    assert np.asarray(Image.open(sample)).shape == (16, 16, 3)
+    assert len(json.loads((workdir / "evaluate" / "metrics.json").read_text())["arms"]) == 6
+    assert "report: complete" in program.run(workdir, fields=fields)
