@@ -6,9 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from rlsyn_jax.models.import_recognizers import recognizer_from_torch, vit_from_torch
+from rlsyn_jax.models.import_weights import main
 from rlsyn_jax.models.vit import VIT_SIZES, ViT, patch_grid
+from rlsyn_jax.training.checkpoints import restore_config, restore_params
 
 WIDTH, DEPTH, HEADS, PATCH = 24, 2, 3, 4
 SMALL = ViT(patch_size=PATCH, width=WIDTH, depth=DEPTH, num_heads=HEADS)
@@ -290,6 +293,24 @@ def test_everything_that_is_wrong_is_listed_at_once():
         vit_from_torch(older)
 
 
+def test_the_command_keeps_settings_and_variables(tmp_path):
+    tensors, source = timm_state_dict(), tmp_path / "vit.safetensors"
+    save_file(tensors, source)
+    options = ["--num-heads", "3", "--patch-stride", "3", "--image-size", "20", "12"]
+    main([str(source), str(tmp_path / "vit"), *options])
+    record = restore_config(tmp_path / "vit")
+    assert record["network"] == "ViT" and record["image"] == {"size": [20, 12], "channels": 3}
+    assert ViT(**record["backbone"]) == SMALL.clone(mlp_ratio=2.0, patch_stride=3)
+    expected = vit_from_torch(tensors, image_size=(20, 12), patch_stride=3)
+    for collection in ("params", "batch_stats"):
+        got = restore_params(tmp_path / "vit", collection=collection)
+        jax.tree.map(np.testing.assert_array_equal, got, expected[collection])
+    main([str(source), str(tmp_path / "square"), "--num-heads", "3"])
+    assert restore_config(tmp_path / "square")["image"]["size"] == [12, 12]
+    with pytest.raises(SystemExit, match="error: image of 21 x 12 does not divide into patches"):
+        main([str(source), str(tmp_path / "out"), *options[:2], "--image-size", "21", "12"])
+
+
 def test_a_gap_in_the_blocks_is_told():
     tensors = timm_state_dict()
     tensors["blocks.3.attn.qkv.bias"] = tensors["blocks.0.attn.qkv.bias"]
@@ -329,27 +350,27 @@ def test_base_has_the_published_number_of_parameters():
 
 
 def test_dropping_is_drawn_from_the_dropout_key_and_only_in_training():
-    model = SMALL.clone(depth=3, drop_path_rate=0.5)
-    images = jax.random.normal(jax.random.key(0), (4, 8, 8, 3))
-    variables = model.init(jax.random.key(1), images, train=False)
+    # The first block's rate is 0, and the second's so high that no branch of it stays.
+    model, images = SMALL.clone(drop_path_rate=1 - 1e-6), random_images()
+    variables = vit_from_torch(timm_state_dict())
+    model = model.clone(mlp_ratio=2.0)
 
-    def train(key):
+    def train(model, key):
         run = functools.partial(model.apply, train=True, mutable=["batch_stats"])
-        (features, _), updated = run(variables, images, rngs={"dropout": key})
-        assert updated["batch_stats"]["neck"]["mean"].any()
-        return features
+        run = jax.jit(run, compiler_options=QUICK)
+        return run(variables, np.moveaxis(images, 1, -1), rngs={"dropout": key})
 
-    one, same, other = train(jax.random.key(2)), train(jax.random.key(2)), train(jax.random.key(3))
-    np.testing.assert_array_equal(one, same)
-    assert np.abs(one - other).max() > 1e-3
-    plain, _ = model.clone(drop_path_rate=0.0).apply(variables, images, train=False)
-    np.testing.assert_array_equal(model.apply(variables, images, train=False)[0], plain)
-    # Each branch is kept or dropped as a whole for an image, so that few outcomes are possible.
-    dropped = model.clone(depth=1).apply(
-        variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": jax.random.key(2)}
-    )[0][0]
-    first = model.clone(depth=1).apply(variables, images, train=False)[0]
-    np.testing.assert_allclose(dropped, first, atol=1e-6)  # The first block's rate is 0.
+    (features, _), updated = train(model, jax.random.key(2))
+    assert updated["batch_stats"]["neck"]["mean"].any()
+    first = {**variables["params"]}
+    del first["blocks_1"]
+    alone, _ = embed(model.clone(depth=1), {**variables, "params": first}, images)
+    np.testing.assert_allclose(features, alone, rtol=1e-4, atol=1e-5)
+    everything, _ = embed(model, variables, images)  # Nothing is dropped outside of training.
+    assert relative_error(features, everything) > 0.1
+    dropping = model.clone(drop_path_rate=0.0, dropout_rate=0.5)
+    one, other = (train(dropping, jax.random.key(seed))[0][0] for seed in (2, 3))
+    assert relative_error(one, other) > 0.01 and relative_error(one, everything) > 0.01
 
 
 def test_bfloat16_computes_near_float32_and_returns_float32():
