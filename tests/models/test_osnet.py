@@ -173,7 +173,15 @@ def test_the_network_gives_the_numbers_of_torchreid(width):
     assert relative_error(features, expected) < 1e-4
 
 
-@pytest.mark.parametrize(("width", "millions"), [(1.0, 2.2), (0.75, 1.3), (0.5, 0.6), (0.25, 0.2)])
+@pytest.mark.parametrize(
+    ("width", "millions"),
+    [
+        (1.0, 2.2),
+        pytest.param(0.75, 1.3, marks=pytest.mark.slow),
+        pytest.param(0.5, 0.6, marks=pytest.mark.slow),
+        (0.25, 0.2),
+    ],
+)
 def test_published_widths_have_the_published_number_of_parameters(width, millions):
     params = dict(shapes(OSNet(width_multiplier=width))["params"])
     del params["neck"]  # Theirs has none.
