@@ -1,13 +1,15 @@
 """Published weights onto our modules, and ours back to diffusers.
 
     python -m rlsyn_jax.models.import_weights SOURCE DEST [--licence TEXT] [--num-heads N]
+        [--image-size HEIGHT WIDTH] [--patch-stride N]
     python -m rlsyn_jax.models.import_weights --to-diffusers SOURCE DEST [--pad-classes 1000]
 
 The first writes a checkpoint into the folder DEST, for `restore_params`, config.pretrain.source and
-config.autoencoder.path. SOURCE is a file of the published DiT (.pt), of torchvision's or timm's
-ResNet-50 (.pth), of Stable Diffusion's autoencoder, a .safetensors file of any of them, a folder of
-diffusers, or one with the two files of a tiny autoencoder. The second takes a checkpoint, or a
-stage's folder, and writes a folder that diffusers' DiTTransformer2DModel loads.
+config.autoencoder.path. SOURCE is a file of the published DiT (.pt), of a recognition network
+(.pth: ResNet-50 and vision transformers of torchvision or timm, ResNet-50 of IBN-Net, IResNets of
+InsightFace, OSNets of torchreid), of Stable Diffusion's autoencoder, a .safetensors file of any of
+them, a folder of diffusers, or one with the two files of a tiny autoencoder. The second takes a
+checkpoint, or a stage's folder, and writes a folder that diffusers' DiTTransformer2DModel loads.
 
 diffusers does not compute what the published DiT computes from the same weights: its timestep
 features have other frequencies, and by default one of its normalisations another epsilon. The
@@ -22,7 +24,6 @@ import argparse
 import collections
 import json
 import os
-import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,7 +38,14 @@ from safetensors.numpy import save_file
 from rlsyn_jax.models.autoencoder_kl import autoencoder_kl_from_torch
 from rlsyn_jax.models.dit import DIT_SIZES, DiT, position_embedding, unstack_blocks
 from rlsyn_jax.models.import_autoencoder import autoencoder_from_weights, is_autoencoder
-from rlsyn_jax.models.resnet import ResNet50
+from rlsyn_jax.models.import_recognizers import (
+    iresnet_from_torch,
+    osnet_from_torch,
+    recognizer_from_torch,
+    recognizer_record,
+    resnet_from_torch,
+    vit_from_torch,
+)
 from rlsyn_jax.models.torch_conversion import (
     Conversion,
     as_float32,
@@ -46,12 +54,10 @@ from rlsyn_jax.models.torch_conversion import (
     to_torch_axes,
 )
 from rlsyn_jax.models.torch_names import (
-    LEAVES,
     diffusers_copies,
     dit_depth,
     dit_layout,
     dit_sources,
-    resnet_modules,
 )
 from rlsyn_jax.models.weight_files import Weights, read_weights, sha256
 
@@ -62,7 +68,11 @@ __all__ = [
     "dit_to_diffusers",
     "export_diffusers",
     "import_checkpoint",
+    "iresnet_from_torch",
+    "osnet_from_torch",
+    "recognizer_from_torch",
     "resnet_from_torch",
+    "vit_from_torch",
 ]
 
 # Settings of a diffusers model that our module has no other choice of.
@@ -158,43 +168,6 @@ def dit_to_diffusers(params: dict, *, pad_classes: int = 0) -> dict[str, np.ndar
     for copy, original in diffusers_copies(sizes["depth"]).items():
         tensors[copy] = tensors[original]
     return tensors
-
-
-def resnet_from_torch(state_dict: Mapping[str, Any]) -> dict:
-    """Turns torchvision's or timm's ResNet-50 into variables of `ResNet50`.
-
-    The classifier is left out, and the last batch normalisation, which theirs lacks, is fresh: what
-    their network hands to its classifier is `features` of ours. Published weights want images whose
-    channels were normalised as in their training, rather than ours in [-1, 1].
-
-    Args:
-        state_dict: floating tensors or arrays of any precision by name.
-
-    Returns:
-        {"params", "batch_stats"}, nested dicts of float32 NumPy arrays.
-
-    Raises:
-        ValueError: lists every tensor that is missing, unknown, of a wrong shape, not floating or
-            not finite.
-    """
-    stem = np.shape(state_dict.get("conv1.weight", ()))
-    images = np.zeros((1, 32, 32, stem[1] if len(stem) == 4 else 3), np.float32)
-    variables = jax.eval_shape(lambda: ResNet50().init(jax.random.key(0), images, train=False))
-    flat = flax.traverse_util.flatten_dict(variables, sep="/")
-    shapes = {path: value.shape for path, value in flat.items()}
-    fresh = {"params/neck/scale": 1, "batch_stats/neck/mean": 0, "batch_stats/neck/var": 1}
-    modules = resnet_modules()
-    sources = {}
-    for path in sorted(set(shapes) - set(fresh)):
-        _, module, leaf = re.fullmatch(r"(\w+)/(.*)/(\w+)", path).groups()
-        sources[path] = (f"{modules[module]}.{LEAVES[leaf]}",)
-    conversion = Conversion(state_dict)
-    converted = conversion.convert(sources, shapes)
-    conversion.ignore(name for name in state_dict if name.endswith(".num_batches_tracked"))
-    conversion.ignore(["fc.weight", "fc.bias"])
-    conversion.raise_if_wrong("these are not the weights of a ResNet-50")
-    neck = {path: np.full(shapes[path], value, np.float32) for path, value in fresh.items()}
-    return flax.traverse_util.unflatten_dict(converted | neck, sep="/")
 
 
 def _our_shape(shape: tuple, path: str) -> tuple:
@@ -306,19 +279,30 @@ def _checked(params: dict) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def import_checkpoint(
-    source: str | Path, destination: str | Path, *, licence: str = "", num_heads: int = 0
+    source: str | Path,
+    destination: str | Path,
+    *,
+    licence: str = "",
+    num_heads: int = 0,
+    image_size: tuple[int, int] | None = None,
+    patch_stride: int = 0,
 ) -> dict:
     """Writes weights from elsewhere as a checkpoint.
 
     Args:
-        source: a file or folder as `read_weights` takes, of a DiT, a ResNet-50 or an autoencoder.
+        source: a file or folder as `read_weights` takes, of a DiT, an autoencoder or a recognition
+            network.
         destination: folder of the checkpoint; empty or not there.
         licence: text to keep with it.
-        num_heads: attention heads of a DiT; 0 = those of the published size of its width and depth,
-            or what a diffusers folder says.
+        num_heads: attention heads; 0 = those of the published size of the width and depth, or what
+            a diffusers folder says.
+        image_size: height and width of a vision transformer's images; None = the square that the
+            weights are for.
+        patch_stride: as `ViT` has it.
 
     Returns:
         The record that is kept with it: the network, its settings, and the files with their hashes.
+        A recognition network's is a module in models/, made with the settings in "backbone".
 
     Raises:
         FileNotFoundError: the source is not there.
@@ -332,11 +316,15 @@ def import_checkpoint(
 
     check_absent(destination)
     weights = read_weights(source)
+    recognizer = recognizer_from_torch(
+        weights.tensors, image_size=image_size, patch_stride=patch_stride, num_heads=num_heads
+    )
     if is_autoencoder(weights):
         params, record = autoencoder_from_weights(weights)
         state = {"params": params}
-    elif "layer1.0.conv1.weight" in weights.tensors:
-        state, record = resnet_from_torch(weights.tensors), {"network": "ResNet50"}
+    elif recognizer is not None:
+        model, state = recognizer
+        record = recognizer_record(model, state, image_size)
     else:
         params = dit_from_torch(weights.tensors)
         state, record = {"params": params}, _dit_record(weights, params, num_heads)
@@ -487,6 +475,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("source", help="file or folder of weights; with --to-diffusers checkpoint")
     parser.add_argument("destination", help="folder to write; empty or not there")
     parser.add_argument("--num-heads", type=int, default=0, help="heads, where they are not known")
+    parser.add_argument(
+        "--image-size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="of a ViT's images"
+    )
+    parser.add_argument("--patch-stride", type=int, default=0, help="of a ViT; 0 = no overlap")
     parser.add_argument("--licence", default="", help="text to keep with an imported checkpoint")
     parser.add_argument("--to-diffusers", action="store_true", help="export instead of import")
     parser.add_argument("--pad-classes", type=int, default=0, help="1000 for DiTPipeline")
@@ -510,6 +502,8 @@ def main(arguments: list[str] | None = None) -> None:
                 options.destination,
                 licence=options.licence,
                 num_heads=options.num_heads,
+                image_size=tuple(options.image_size) if options.image_size else None,
+                patch_stride=options.patch_stride,
             )
             print(f"{options.destination}: {json.dumps(record)}")
     except (ValueError, OSError, ModuleNotFoundError) as error:

@@ -100,6 +100,17 @@ class Conversion:
                 if one is None or other is None or not np.array_equal(one, other):
                     self._wrong.append(f"copy: {copy} is not equal to {original}")
 
+    def check_constant(self, name: str, constant: float) -> None:
+        """Compares a tensor that our module does not have with the one value it must have."""
+        self._known.add(name)
+        given = self._given.get(name, name)
+        if name not in self._tensors:
+            self._wrong.append(f"missing: {given}")
+            return
+        value = as_float32(self._tensors[name])
+        if value is None or not (value == constant).all():
+            self._wrong.append(f"value: {given} is not {constant} throughout")
+
     def raise_if_wrong(self, headline: str) -> None:
         """Raises a ValueError of everything that was found, and of all unknown names."""
         unknown = [

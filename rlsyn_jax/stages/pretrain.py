@@ -37,7 +37,7 @@ from rlsyn_jax.stages.inputs import GENERAL_FIELDS, TARGET_FIELDS, load_general,
 from rlsyn_jax.stages.latent_space import LATENT_FIELDS, latent_space_name, sample_shape
 from rlsyn_jax.stages.stage_record import StageRecord, fingerprint, plain
 from rlsyn_jax.training.atomic_files import storage_error
-from rlsyn_jax.training.checkpoints import restore_params
+from rlsyn_jax.training.checkpoints import restore_config, restore_params
 from rlsyn_jax.training.meshes import make_mesh
 from rlsyn_jax.training.processes import agreed, barrier, is_primary
 from rlsyn_jax.training.trainable import merge, split
@@ -54,6 +54,8 @@ FIELDS = (
     "recognize.crop_padding",
 )
 SHIPPED = "priors/procedural.safetensors"
+# Fields of the generator with which any parameters work.
+_HOW_IT_IS_COMPUTED = ("dtype", "scan_layers", "clip_denoised")
 # The prior's own seed: priors do not differ between the seeds of an experiment.
 _SEED = 0
 
@@ -75,8 +77,10 @@ def run(config: ConfigDict, workdir: Path) -> None:
             params = read_shipped_prior(config)
             save_model(record, config, params, params)
         else:
+            name = f"the checkpoint of config.pretrain.source {source!r}"
+            check_record(config, restore_config(source), name)
             params = in_layout(config, restore_params(source))
-            check_fits(config, params, f"the checkpoint of config.pretrain.source {source!r}")
+            check_fits(config, params, name)
             save_model(record, config, params, params)
         params = load_model(config, workdir, "pretrain")
         classes = num_classes(params)
@@ -174,6 +178,28 @@ def read_shipped_prior(config: ConfigDict) -> dict:
     params = in_layout(config, params)
     check_fits(config, params, f"the shipped prior {SHIPPED}")
     return params
+
+
+def check_record(config: ConfigDict, record: dict, name: str) -> None:
+    """Checks that a generator's record agrees with config.generator about what it tells.
+
+    Numbers of heads, normalisations and schedules do not show in the parameters.
+
+    Args:
+        config: complete configuration.
+        record: as restore_config gives it: a run's configuration, or an imported checkpoint's.
+        name: of the checkpoint, for the message.
+
+    Raises:
+        ConfigError: names the first field that differs.
+    """
+    for field, value in (record.get("generator") or {}).items():
+        now = plain(config.generator).get(field, value)
+        if now != value and field not in _HOW_IT_IS_COMPUTED:
+            raise ConfigError(
+                f"config.generator.{field} is {now!r}, but {name} was made with {value!r}; "
+                "set it so"
+            )
 
 
 def check_fits(config: ConfigDict, params: dict, name: str) -> None:

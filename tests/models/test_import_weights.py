@@ -15,6 +15,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from rlsyn_jax.config import ConfigError
 from rlsyn_jax.models import import_weights
 from rlsyn_jax.models.dit import DiT, stack_blocks
 from rlsyn_jax.models.import_weights import (
@@ -25,10 +26,10 @@ from rlsyn_jax.models.import_weights import (
     import_checkpoint,
     resnet_from_torch,
 )
-from rlsyn_jax.models.resnet import ResNet50
+from rlsyn_jax.models.resnet import ResNet50, ResNet50IBN
 from rlsyn_jax.models.weight_files import read_weights, sha256
 from rlsyn_jax.stages.generator import init_params
-from rlsyn_jax.stages.pretrain import check_fits
+from rlsyn_jax.stages.pretrain import check_fits, check_record
 from rlsyn_jax.stages.stage_record import plain
 from rlsyn_jax.training.checkpoints import CheckpointStore, restore_config, restore_params
 
@@ -377,8 +378,11 @@ def test_padded_classes_are_null_classes():
     np.testing.assert_array_equal(unpadded, table)
 
 
-def resnet50_state_dict(classifier=True):
-    """Weights under torchvision's names, which are timm's too; statistics are those of no batch."""
+def resnet50_state_dict(classifier=True, ibn=False):
+    """Weights under torchvision's names, which are timm's too; statistics are those of no batch.
+
+    With ibn, as IBN-Net names and splits the first normalisations of its ResNet-50-IBN-a.
+    """
     random = np.random.default_rng(0)
     tensors = {}
 
@@ -404,7 +408,12 @@ def resnet50_state_dict(classifier=True):
                 [(inputs, inner, 1), (inner, inner, 3), (inner, 4 * inner, 1)], 1
             ):
                 convolution(f"{block}.conv{layer}", out, into, side)
-                normalisation(f"{block}.bn{layer}", out)
+                if ibn and layer == 1 and stage < 3:
+                    tensors[f"{block}.bn1.IN.weight"] = random.uniform(0.3, 0.8, out // 2)
+                    tensors[f"{block}.bn1.IN.bias"] = 0.3 * random.normal(size=out // 2)
+                    normalisation(f"{block}.bn1.BN", out // 2)
+                else:
+                    normalisation(f"{block}.bn{layer}", out)
             if index == 0:
                 convolution(f"{block}.downsample.0", 4 * inner, inputs, 1)
                 normalisation(f"{block}.downsample.1", 4 * inner)
@@ -417,7 +426,7 @@ def resnet50_state_dict(classifier=True):
     }
 
 
-def resnet50_forward(tensors, images):
+def resnet50_forward(tensors, images, pool=lambda x: x.mean((2, 3))):
     """ResNet-50 up to its pooling, in plain PyTorch."""
     torch = pytest.importorskip("torch")
     functional = torch.nn.functional
@@ -428,6 +437,11 @@ def resnet50_forward(tensors, images):
         return functional.conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2)
 
     def normalise(name, x):
+        if f"{name}.IN.weight" in t:
+            own, rest = x.chunk(2, dim=1)
+            parts = {part: t[f"{name}.IN.{part}"] for part in ("weight", "bias")}
+            own = functional.instance_norm(own, **parts, eps=1e-5)
+            return torch.cat([own, normalise(f"{name}.BN", rest)], dim=1)
         parts = [t[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")]
         return functional.batch_norm(x, *parts, eps=1e-5)
 
@@ -443,7 +457,7 @@ def resnet50_forward(tensors, images):
                 x = convolve(f"{block}.downsample.0", x, stride)
                 x = normalise(f"{block}.downsample.1", x)
             x = functional.relu(x + y)
-    return x.mean((2, 3)).numpy()
+    return pool(x).numpy()
 
 
 @functools.cache
@@ -461,6 +475,27 @@ def test_resnet50_gives_the_numbers_of_plain_torch():
     expected = resnet50_forward(resnet50_state_dict(), images)
     assert expected.std() > 0.1 and np.abs(expected[0] - expected[1]).max() > 0.1
     assert relative_error(features, expected) < 1e-4
+
+
+def test_ibn_nets_resnet50_with_gem_gives_the_numbers_of_plain_torch():
+    tensors = resnet50_state_dict(ibn=True)
+    variables = resnet_from_torch(tensors, pooling="gem")
+    model = ResNet50IBN(pooling="gem")
+    images = np.random.default_rng(1).normal(size=(2, 3, 64, 32)).astype(np.float32)
+    run = jax.jit(functools.partial(model.apply, train=False), compiler_options=QUICK)
+    features, _ = run(variables, np.moveaxis(images, 1, -1))
+    expected = resnet50_forward(
+        tensors, images, lambda x: x.clamp(min=1e-6).pow(3).mean((2, 3)).pow(1 / 3)
+    )
+    assert expected.std() > 0.1 and np.abs(expected[0] - expected[1]).max() > 0.1
+    assert relative_error(features, expected) < 1e-4
+    shapes = jax.eval_shape(
+        lambda: model.init(jax.random.key(0), np.moveaxis(images, 1, -1), train=False)
+    )
+    assert jax.tree.map(np.shape, variables) == jax.tree.map(np.shape, shapes)
+    del tensors["layer1.0.bn1.IN.bias"]
+    with pytest.raises(ValueError, match=r"\(1 faults\):\n  missing: layer1.0.bn1.IN.bias"):
+        resnet_from_torch(tensors)
 
 
 def test_resnet50_gives_the_numbers_of_timm():
@@ -572,14 +607,15 @@ def test_an_imported_checkpoint_fits_the_generator_that_its_record_tells(tmp_pat
     record = import_checkpoint(
         tmp_path / "weights.safetensors", tmp_path / "prior", num_heads=HEADS
     )
-    generator = {
-        name: record["generator"][name]
-        for name in program.config().generator
-        if name in record["generator"]
-    }
-    assert set(generator) == {"patch_size", "width", "depth", "num_heads", "learn_sigma"}
-    config = program.config(generator=generator, image={"size": 8, "channels": CHANNELS})
+    image = {"size": 8, "channels": CHANNELS}
+    config = program.config(generator=record["generator"], image=image)
     check_fits(config, restore_params(tmp_path / "prior"), "the imported checkpoint")
+    check_record(config, restore_config(tmp_path / "prior"), "the imported checkpoint")
+    for changed in ({"num_heads": 1}, {"timestep_frequency_shift": 1}):
+        config = program.config(generator=record["generator"] | changed, image=image)
+        (name,) = changed
+        with pytest.raises(ConfigError, match=f"generator.{name} is .* was made with"):
+            check_record(config, record, "the imported checkpoint")
 
 
 def test_a_training_checkpoint_gives_its_average(tmp_path):

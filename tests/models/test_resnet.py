@@ -1,8 +1,21 @@
+import functools
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from rlsyn_jax.models.resnet import BasicBlock, ResNet, ResNet50, SmallResNet
+from rlsyn_jax.models.resnet import (
+    BasicBlock,
+    BottleneckBlock,
+    GeneralizedMeanPooling,
+    InstanceBatchNorm,
+    ResNet,
+    ResNet50,
+    ResNet50IBN,
+    SmallResNet,
+)
 
 
 def count(model, shape):
@@ -48,3 +61,73 @@ def test_images_are_embedded_alone_outside_training():
     together = model.apply(variables, images, train=False)[1]
     alone = model.apply(variables, images[:1], train=False)[1]
     np.testing.assert_allclose(together[:1], alone, rtol=1e-5, atol=1e-6)
+
+
+def test_instance_normalisation_has_no_statistics_and_as_many_parameters():
+    plain, _ = count(ResNet50(), (64, 32, 3))
+    ibn, variables = count(ResNet50IBN(), (64, 32, 3))
+    assert ibn == plain
+    stats = variables["batch_stats"]
+    # 3 + 4 + 6 of 16 blocks.
+    assert sum("InstanceBatchNorm_0" in stats.get(name, {}) for name in variables["params"]) == 13
+    assert stats["BottleneckBlock_12"]["InstanceBatchNorm_0"].keys() == {"BN"}
+    assert "InstanceBatchNorm_0" not in stats["BottleneckBlock_13"]
+
+
+def test_the_first_half_of_the_channels_is_normalised_in_each_image():
+    norm = functools.partial(nn.BatchNorm, use_running_average=False)
+    model = InstanceBatchNorm(norm)
+    x = 3 * jax.random.normal(jax.random.key(0), (4, 5, 6, 8)) + jnp.arange(4)[:, None, None, None]
+    variables = model.init(jax.random.key(1), x)
+    y, _ = model.apply(variables, x, mutable=["batch_stats"])
+    first, second = np.split(np.asarray(y), 2, axis=-1)
+    np.testing.assert_allclose(first.mean(axis=(1, 2)), 0, atol=1e-5)
+    np.testing.assert_allclose(first.std(axis=(1, 2)), 1, atol=1e-3)
+    np.testing.assert_allclose(second.mean(axis=(0, 1, 2)), 0, atol=1e-5)
+    assert np.abs(second.mean(axis=(1, 2))).max() > 0.1
+
+
+def test_generalised_mean_lies_between_the_mean_and_the_maximum_and_learns_its_power():
+    x = jax.random.uniform(jax.random.key(0), (2, 3, 4, 5))
+    model = GeneralizedMeanPooling()
+
+    def pool(p):
+        return model.apply({"params": {"p": jnp.array([p])}}, x)
+
+    np.testing.assert_allclose(pool(1.0), x.mean(axis=(1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(pool(50.0), x.max(axis=(1, 2)), rtol=0.06)
+    np.testing.assert_allclose(pool(3.0), np.cbrt((x**3).mean(axis=(1, 2))), rtol=1e-5)
+    np.testing.assert_array_equal(model.init(jax.random.key(0), x)["params"]["p"], [3.0])
+    slope = jax.grad(lambda p: pool(p).sum())(3.0)
+    np.testing.assert_allclose(slope, (pool(3.01) - pool(2.99)).sum() / 0.02, rtol=1e-2)
+    # Channels that are zero everywhere, as rectifiers leave them, give finite derivatives.
+    gradients = jax.grad(lambda x: model.apply({"params": {"p": jnp.array([3.0])}}, x).sum())
+    assert np.isfinite(gradients(jnp.zeros((1, 2, 2, 1)))).all()
+
+
+def test_all_parts_together_train():
+    model = ResNet(
+        (1, 1), BottleneckBlock, width=4, last_stride=1, instance_norm_stages=1, pooling="gem"
+    )
+    images = jax.random.normal(jax.random.key(0), (4, 16, 16, 3))
+    variables = jax.jit(functools.partial(model.init, train=False))(jax.random.key(1), images)
+
+    @jax.jit
+    def gradients(params):
+        def loss(params):
+            both = {**variables, "params": params}
+            (_, neck), _ = model.apply(both, images, train=True, mutable=["batch_stats"])
+            return (neck * jnp.arange(4.0)[:, None]).sum()
+
+        return jax.grad(loss)(params)
+
+    found = gradients(variables["params"])
+    assert np.isfinite(found["gem"]["p"]).all() and found["gem"]["p"].any()
+    assert found["BottleneckBlock_0"]["InstanceBatchNorm_0"]["IN"]["scale"].any()
+
+
+def test_fields_that_cannot_be_built_are_told():
+    with pytest.raises(ValueError, match="pooling must be 'mean' or 'gem', got 'max'"):
+        ResNet50(pooling="max")
+    with pytest.raises(ValueError, match="instance_norm_stages must be 0 to 4, .* got 5"):
+        ResNet50(instance_norm_stages=5)
