@@ -1,0 +1,77 @@
+"""What config.generator, config.pretrain and config.adapt mean for the memory of a training step."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AbstractMesh, Mesh
+from ml_collections import ConfigDict
+
+from rlsyn_jax.stages.generator import build_generator, denoising_optimizer, image_shape
+from rlsyn_jax.training.memory import MemoryParts, bytes_on_a_device, predict_training_memory
+from rlsyn_jax.training.meshes import make_abstract_mesh
+from rlsyn_jax.training.trainable import split
+
+
+def split_shapes(config: ConfigDict, num_classes: int, trainable: str, lora_rank: int = 4) -> tuple:
+    """Returns the shapes of what trains and of what is frozen; nothing is allocated.
+
+    Args:
+        config: complete configuration.
+        num_classes: class rows of the generator.
+        trainable, lora_rank: see training.trainable.split.
+    """
+    model = build_generator(config, num_classes)
+
+    def parts(key):
+        label = jnp.zeros(1, jnp.int32)
+        params = model.init(key, jnp.zeros((1, *image_shape(config))), label, label)["params"]
+        return split(params, trainable, lora_rank=lora_rank, key=key)
+
+    return jax.eval_shape(parts, jax.random.key(0))
+
+
+def training_memory(
+    config: ConfigDict,
+    section: str,
+    num_classes: int,
+    mesh: Mesh | AbstractMesh,
+    *,
+    on_cpu: bool,
+    shapes: tuple[Any, Any] | None = None,
+) -> Callable[..., MemoryParts]:
+    """Returns the prediction of a step's memory on each device, as a function (model, batch_size).
+
+    The batch size is that of one device.
+
+    Args:
+        config: complete configuration.
+        section: "pretrain" or "adapt".
+        num_classes: class rows of the generator.
+        mesh: devices.
+        on_cpu: compiled by XLA's CPU compiler; else an estimate.
+        shapes: what `split_shapes` gave for the section, where that is known.
+    """
+    training, trainable = config[section], trained_part(config, section)
+    trained, frozen = shapes or split_shapes(config, num_classes, trainable, config.adapt.lora_rank)
+    optimizer = denoising_optimizer(training, training.steps)
+    return functools.partial(
+        predict_training_memory,
+        image_shape=image_shape(config),
+        optimizer=training.optimizer,
+        blocks_train=trainable in ("lora", "all"),
+        trained_bytes=bytes_on_a_device(mesh, trained),
+        whole_bytes=bytes_on_a_device(make_abstract_mesh(1), trained),
+        frozen_bytes=bytes_on_a_device(mesh, frozen),
+        optimizer_bytes=bytes_on_a_device(mesh, jax.eval_shape(optimizer.init, trained)),
+        on_cpu=on_cpu,
+    )
+
+
+def trained_part(config: ConfigDict, section: str) -> str:
+    """Returns which part of the generator trains in a section: one of trainable.CHOICES."""
+    return "all" if section == "pretrain" else config[section].trainable
