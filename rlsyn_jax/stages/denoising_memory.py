@@ -1,4 +1,4 @@
-"""What config.generator, config.pretrain and config.adapt mean for the memory of a training step."""
+"""The memory of a training step of config.pretrain or config.adapt, told without a device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Accelerators by name: memory, peak rates and bandwidth, for plans on machines that are not here."""
+"""Accelerators by name, with memory and peak rates, for plans on machines that are not here."""
 
 from __future__ import annotations
 
