@@ -15,7 +15,8 @@ from rlsyn_jax.training.memory import FLOAT, Kept, MemoryParts, kept_by_a_sample
 
 # What XLA's CPU compiler holds, fitted to its buffer assignments at widths 128 to 384, 5 to 12
 # blocks and 16 to 256 tokens. Of a transition's forward and backward pass:
-_KEPT = Kept(block=26.7, frozen_block=19.2, attentions=3.0, around=6.0, attentions_around=1.0)
+_KEPT = Kept(block=26.7, attentions=3.0, around=6.0, attentions_around=1.0)
+_KEPT_FROZEN = _KEPT._replace(block=19.2)  # Weights' gradients need their inputs.
 _ROLLOUT, _ROLLOUT_ATTENTIONS = 27.0, 1.8  # Of a forward pass alone, whatever the depth.
 _GRADIENT_COPIES = 0.6  # Of the trained parameters, alive at the peak.
 
@@ -92,9 +93,8 @@ def predict_iteration_memory(
     samples = settings.batch_size // num_devices
     transitions = num_trained_steps * samples
 
-    of_transition = kept_by_a_sample(
-        model, settings.image_shape, _KEPT, blocks_train=blocks_train, on_cpu=on_cpu
-    )
+    kept = _KEPT if blocks_train else _KEPT_FROZEN
+    of_transition = kept_by_a_sample(model, settings.image_shape, kept, on_cpu=on_cpu)
     update = branches * settings.micro_batch // num_devices * of_transition
     # A minibatch is cut out of all transitions where there are several.
     update += FLOAT * 2 * pixels * transitions / settings.minibatches * (settings.minibatches > 1)

@@ -63,10 +63,10 @@ def training_memory(
         predict_training_memory,
         image_shape=image_shape(config),
         optimizer=training.optimizer,
-        blocks_train=trainable in ("lora", "all"),
+        trainable=trainable,
         trained_bytes=bytes_on_a_device(mesh, trained),
-        whole_bytes=bytes_on_a_device(make_abstract_mesh(1), trained),
         frozen_bytes=bytes_on_a_device(mesh, frozen),
+        whole_bytes=bytes_on_a_device(make_abstract_mesh(1), (trained, frozen)),
         optimizer_bytes=bytes_on_a_device(mesh, jax.eval_shape(optimizer.init, trained)),
         on_cpu=on_cpu,
     )

@@ -49,12 +49,11 @@ class Devices:
 
     def fit(self, parts: MemoryParts) -> bool:
         """Whether a prediction fits, with what it may be off; True where memory is not known."""
-        return self.memory is None or MARGIN * parts.peak <= self.memory
+        return self.hold(parts.peak)
 
-    def hold(self, parts: MemoryParts) -> bool:
-        """Whether what stays between steps, and gradients, fit."""
-        stays = parts.parameters + parts.optimizer + parts.average + parts.gradients
-        return self.memory is None or MARGIN * stays <= self.memory
+    def hold(self, number: float) -> bool:
+        """The same of a number of bytes."""
+        return self.memory is None or MARGIN * number <= self.memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +63,7 @@ class StagePlan:
     Attributes:
         name: of the stage.
         parts: memory on each device.
+        least: bytes of it that no smaller batch saves.
         parameters: of the whole generator, and how many of them train.
         per_device: samples (or transitions) of one pass on each device, as configured.
         largest: the most of them that fit; 0 where not even the least does.
@@ -75,6 +75,7 @@ class StagePlan:
 
     name: str
     parts: MemoryParts
+    least: int
     parameters: tuple[int, int]
     per_device: int
     largest: int
@@ -175,7 +176,7 @@ def _smallest_split(makers: list, least: int, devices: Devices) -> tuple[int, li
         if devices.number % fsdp:
             continue
         stages = [make(fsdp) for make in makers]
-        if all(devices.hold(stage.parts) for stage in stages):
+        if all(devices.hold(stage.least) for stage in stages):
             break
     return fsdp, stages
 
@@ -204,13 +205,14 @@ def _training(config, section, devices: Devices, fsdp: int, num_classes: int, sh
     per_device = math.ceil(training.batch_size / devices.number)
 
     def largest(model: DiT) -> int:
-        return _largest(lambda batch: devices.fit(predict(model, batch)))
+        return largest_fitting(lambda batch: devices.fit(predict(model, batch)))
 
     again = model.clone(remat=True)
     flops = training_flops(model, image_shape(config), trained_part(config, section))
     return StagePlan(
         name=section,
         parts=predict(model, per_device),
+        least=predict(again, 1).peak,
         parameters=_parameters(shapes),
         per_device=per_device,
         largest=largest(model),
@@ -250,6 +252,7 @@ def _reinforcement(config, devices: Devices, fsdp: int, num_classes: int, bank, 
     return StagePlan(
         name="reinforce",
         parts=predict(settings, model),
+        least=predict(settings, model).arguments + predict(settings, model).gradients,
         parameters=_parameters(shapes),
         per_device=settings.micro_batch // devices.number,
         largest=largest(model),
@@ -296,7 +299,7 @@ def iteration_flops(
     return num_steps * settings.batch_size * both * forward + transitions * update
 
 
-def _largest(fits: Callable[[int], bool]) -> int:
+def largest_fitting(fits: Callable[[int], bool]) -> int:
     """Returns the largest number that fits, up to a limit, by bisection; 0 where 1 does not."""
     low, high = 0, 1
     while high < LARGEST_BATCH and fits(high):

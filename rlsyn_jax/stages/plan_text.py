@@ -115,7 +115,7 @@ def _duration(seconds: float) -> str:
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
         if seconds >= length:
             return f"{seconds / length:.3g} {unit}"
-    return f"{1000 * seconds:.2g} ms"
+    return f"{1000 * seconds:.3g} ms"
 
 
 def _problems_of_memory(stages: list[StagePlan]) -> list[str]:
@@ -126,8 +126,8 @@ def _problems_of_memory(stages: list[StagePlan]) -> list[str]:
         size = "micro_batch, samples" if stage.name == "reinforce" else "batch_size"
         remat = "set --config.remat=True, or " if stage.fits_with_remat else ""
         lines.append(
-            f"problem: {stage.name} does not fit; {remat}lower config.{stage.name}.{size}, or raise "
-            "config.fsdp"
+            f"problem: {stage.name} does not fit; {remat}lower config.{stage.name}.{size}, or "
+            "raise config.fsdp"
         )
     return lines
 

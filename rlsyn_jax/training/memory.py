@@ -26,7 +26,7 @@ class MemoryParts(NamedTuple):
     parameters: trained and frozen. optimizer: its state. average: of the trained parameters, and
     the cold start's where the KL asks for it. bank: real features. value: DPOK's value function
     with its moments. batch: images and labels that a step is given. gradients: of the trained
-    parameters, at the peak. activations: kept for the backward pass, or what else is largest.
+    parameters. activations: kept for the backward pass, or what else is largest at the peak.
     trajectories: transitions that train.
     """
 
@@ -59,27 +59,26 @@ class MemoryParts(NamedTuple):
 class Kept(NamedTuple):
     """What a forward and backward pass holds at its peak, as a compiler lays it out.
 
-    block, frozen_block: of a block, in activations of [tokens, width], with its weights trained or
-    frozen (the weights' gradients need their inputs). attentions: of a block, in attention maps of
-    [heads, tokens, tokens]. around, attentions_around: beside the blocks.
+    block: of a block, in activations of [tokens, width]. attentions: of a block, in attention maps
+    of [heads, tokens, tokens]. around, attentions_around: beside the blocks.
     """
 
     block: float
-    frozen_block: float
     attentions: float
     around: float
     attentions_around: float
 
 
 # Of XLA's CPU compiler, fitted to its buffer assignments at widths 128 to 384, 3 to 12 blocks and
-# 16 to 256 tokens.
-_KEPT = Kept(block=21.5, frozen_block=19.1, attentions=3.05, around=15.3, attentions_around=0.3)
+# 16 to 256 tokens. Weights' gradients need their inputs, which frozen blocks do not keep.
+_KEPT = Kept(block=24.3, attentions=3.0, around=7.7, attentions_around=0.5)
+_KEPT_FROZEN = Kept(block=15.7, attentions=3.3, around=10.3, attentions_around=0.0)
 _PIXELS = 8.0  # Images that augmentation, noise and loss hold.
-_GRADIENTS = 0.13  # Of the trained parameters, beside all activations; most share their place.
-_GATHERED = 0.9  # Of the parameters that other devices hold.
-# What the optimiser's update holds, in trained parameters: gradients and updates; and Muon's
-# orthogonalisation of all matrices at once.
-_UPDATE = {"adamw": 2.0, "muon": 6.3}
+_GATHERED = 0.85  # Of the parameters that other devices hold.
+_MERGED = 0.45  # Of the frozen parameters, with low-rank pairs added, and of their gradients.
+# What the optimiser's update holds, in trained parameters: gradients and updates; and what Muon
+# orthogonalises all matrices with, of which devices that split them hold less.
+_ADAMW, _MUON, _MUON_SPLIT = 2.0, 6.5, 4.8
 
 
 def kept_by_a_sample(
@@ -87,7 +86,6 @@ def kept_by_a_sample(
     image_shape: tuple[int, int, int],
     kept: Kept,
     *,
-    blocks_train: bool,
     on_cpu: bool,
 ) -> float:
     """Returns the bytes that one sample's forward and backward pass holds.
@@ -101,14 +99,12 @@ def kept_by_a_sample(
         model: the network.
         image_shape: (height, width, channels) of its input.
         kept: of the program.
-        blocks_train: weights inside the blocks get gradients.
         on_cpu: compiled by XLA's CPU compiler.
     """
     tokens, activation, attention = sizes(model, image_shape)
-    block = kept.block if blocks_train else kept.frozen_block
     size = FLOAT if on_cpu else jnp.dtype(model.dtype).itemsize
     depth, inputs = (1, model.depth) if model.remat and not on_cpu else (model.depth, 0)
-    activations = activation * (depth * block + inputs + kept.around)
+    activations = activation * (depth * kept.block + inputs + kept.around)
     attentions = attention * (depth * kept.attentions + kept.attentions_around)
     return size * activations + FLOAT * attentions
 
@@ -143,10 +139,10 @@ def predict_training_memory(
     *,
     image_shape: tuple[int, int, int],
     optimizer: str,
-    blocks_train: bool,
+    trainable: str,
     trained_bytes: int,
-    whole_bytes: int,
     frozen_bytes: int,
+    whole_bytes: int,
     optimizer_bytes: int,
     on_cpu: bool,
 ) -> MemoryParts:
@@ -159,24 +155,29 @@ def predict_training_memory(
         batch_size: samples on one device.
         image_shape: (height, width, channels) of the network's input.
         optimizer: "adamw" or "muon".
-        blocks_train: weights inside the blocks get gradients (trainable is lora or all).
+        trainable: one of training.trainable.CHOICES.
         trained_bytes, frozen_bytes, optimizer_bytes: on one device.
-        whole_bytes: of the trained parameters, not split.
+        whole_bytes: of all parameters, not split.
         on_cpu: compiled by XLA's CPU compiler; else an estimate.
     """
     pixels = int(np.prod(image_shape))
-    sample = kept_by_a_sample(model, image_shape, _KEPT, blocks_train=blocks_train, on_cpu=on_cpu)
-    passes = batch_size * (sample + FLOAT * _PIXELS * pixels)
-    passes += _GATHERED * (whole_bytes - trained_bytes)
-    gradients = _GRADIENTS * trained_bytes
-    if _UPDATE[optimizer] * trained_bytes > passes + gradients:
-        gradients = trained_bytes
-        passes = (_UPDATE[optimizer] - 1) * trained_bytes
+    kept = _KEPT if trainable in ("lora", "all") else _KEPT_FROZEN
+    sample = kept_by_a_sample(model, image_shape, kept, on_cpu=on_cpu)
+    elsewhere = whole_bytes - trained_bytes - frozen_bytes
+    passes = batch_size * (sample + FLOAT * _PIXELS * pixels) + _GATHERED * elsewhere
+    if trainable == "lora":
+        passes += _MERGED * frozen_bytes
+    update = _ADAMW
+    if optimizer == "muon":
+        update = _MUON_SPLIT if elsewhere else _MUON
+    # Gradients take the place of activations, which their computation needs no more.
+    temporaries = max(passes, update * trained_bytes)
+    gradients = min(trained_bytes, temporaries)
     return MemoryParts(
         parameters=trained_bytes + frozen_bytes,
         optimizer=optimizer_bytes,
         average=trained_bytes,
         batch=batch_size * (pixels + FLOAT),
         gradients=int(gradients),
-        activations=int(passes),
+        activations=int(temporaries - gradients),
     )
