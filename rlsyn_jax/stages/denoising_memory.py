@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh
 from ml_collections import ConfigDict
 
+from rlsyn_jax.models.dit import DiT
 from rlsyn_jax.stages.generator import build_generator, denoising_optimizer, image_shape
 from rlsyn_jax.training.memory import MemoryParts, bytes_on_a_device, predict_training_memory
 from rlsyn_jax.training.meshes import make_abstract_mesh
@@ -25,11 +25,16 @@ def split_shapes(config: ConfigDict, num_classes: int, trainable: str, lora_rank
         num_classes: class rows of the generator.
         trainable, lora_rank: see training.trainable.split.
     """
-    model = build_generator(config, num_classes)
+    # How blocks are computed does not change their parameters.
+    model = build_generator(config, num_classes).clone(remat=False)
+    return _split_shapes(model, image_shape(config), trainable, lora_rank)
 
+
+@functools.lru_cache(maxsize=8)
+def _split_shapes(model: DiT, shape: tuple[int, int, int], trainable: str, lora_rank: int) -> tuple:
     def parts(key):
         label = jnp.zeros(1, jnp.int32)
-        params = model.init(key, jnp.zeros((1, *image_shape(config))), label, label)["params"]
+        params = model.init(key, jnp.zeros((1, *shape)), label, label)["params"]
         return split(params, trainable, lora_rank=lora_rank, key=key)
 
     return jax.eval_shape(parts, jax.random.key(0))
@@ -42,7 +47,6 @@ def training_memory(
     mesh: Mesh | AbstractMesh,
     *,
     on_cpu: bool,
-    shapes: tuple[Any, Any] | None = None,
 ) -> Callable[..., MemoryParts]:
     """Returns the prediction of a step's memory on each device, as a function (model, batch_size).
 
@@ -54,10 +58,9 @@ def training_memory(
         num_classes: class rows of the generator.
         mesh: devices.
         on_cpu: compiled by XLA's CPU compiler; else an estimate.
-        shapes: what `split_shapes` gave for the section, where that is known.
     """
     training, trainable = config[section], trained_part(config, section)
-    trained, frozen = shapes or split_shapes(config, num_classes, trainable, config.adapt.lora_rank)
+    trained, frozen = split_shapes(config, num_classes, trainable, config.adapt.lora_rank)
     optimizer = denoising_optimizer(training, training.steps)
     return functools.partial(
         predict_training_memory,

@@ -182,26 +182,19 @@ def _smallest_split(makers: list, least: int, devices: Devices) -> tuple[int, li
 
 
 def _maker(config: ConfigDict, section: str, devices: Devices) -> Callable[[int], StagePlan]:
-    """Returns a function fsdp -> plan of a stage, for which shapes are computed once."""
+    """Returns a function fsdp -> plan of a stage, for which people are counted once."""
     if section == "reinforce":
         num_classes, images = count_target(config)
-        reinforce = config.reinforce
-        shapes = split_shapes(config, num_classes, reinforce.trainable, reinforce.lora_rank)
         bank = (images, config.recognize.embedding_dim)
-        return lambda fsdp: _reinforcement(config, devices, fsdp, num_classes, bank, shapes)
+        return lambda fsdp: _reinforcement(config, devices, fsdp, num_classes, bank)
     num_classes = count_general(config) if section == "pretrain" else count_target(config)[0]
-    shapes = split_shapes(
-        config, num_classes, trained_part(config, section), config.adapt.lora_rank
-    )
-    return lambda fsdp: _training(config, section, devices, fsdp, num_classes, shapes)
+    return lambda fsdp: _training(config, section, devices, fsdp, num_classes)
 
 
-def _training(config, section, devices: Devices, fsdp: int, num_classes: int, shapes) -> StagePlan:
+def _training(config, section, devices: Devices, fsdp: int, num_classes: int) -> StagePlan:
     training, model = config[section], build_generator(config, num_classes)
     mesh = make_abstract_mesh(devices.number, fsdp)
-    predict = training_memory(
-        config, section, num_classes, mesh, on_cpu=devices.on_cpu, shapes=shapes
-    )
+    predict = training_memory(config, section, num_classes, mesh, on_cpu=devices.on_cpu)
     per_device = math.ceil(training.batch_size / devices.number)
 
     def largest(model: DiT) -> int:
@@ -213,7 +206,7 @@ def _training(config, section, devices: Devices, fsdp: int, num_classes: int, sh
         name=section,
         parts=predict(model, per_device),
         least=predict(again, 1).peak,
-        parameters=_parameters(shapes),
+        parameters=_parameters(config, section, num_classes),
         per_device=per_device,
         largest=largest(model),
         with_remat=largest(again),
@@ -225,13 +218,13 @@ def _training(config, section, devices: Devices, fsdp: int, num_classes: int, sh
     )
 
 
-def _reinforcement(config, devices: Devices, fsdp: int, num_classes: int, bank, shapes):
+def _reinforcement(config, devices: Devices, fsdp: int, num_classes: int, bank) -> StagePlan:
     model = build_generator(config, num_classes)
     _, _, num_trained_steps, _ = policy_steps(config)
     settings = policy_settings(config, num_classes, num_trained_steps, devices.number)
     mesh = make_abstract_mesh(devices.number, fsdp)
     predict = iteration_memory(
-        config, num_classes, bank, mesh, num_trained_steps, on_cpu=devices.on_cpu, shapes=shapes
+        config, num_classes, bank, mesh, num_trained_steps, on_cpu=devices.on_cpu
     )
     transitions = settings.batch_size // settings.minibatches * num_trained_steps
     choices = [
@@ -253,7 +246,7 @@ def _reinforcement(config, devices: Devices, fsdp: int, num_classes: int, bank, 
         name="reinforce",
         parts=predict(settings, model),
         least=predict(settings, model).arguments + predict(settings, model).gradients,
-        parameters=_parameters(shapes),
+        parameters=_parameters(config, "reinforce", num_classes),
         per_device=settings.micro_batch // devices.number,
         largest=largest(model),
         with_remat=largest(again),
@@ -310,6 +303,8 @@ def largest_fitting(fits: Callable[[int], bool]) -> int:
     return low
 
 
-def _parameters(shapes: tuple) -> tuple[int, int]:
+def _parameters(config: ConfigDict, section: str, num_classes: int) -> tuple[int, int]:
+    rank = config.reinforce.lora_rank if section == "reinforce" else config.adapt.lora_rank
+    shapes = split_shapes(config, num_classes, trained_part(config, section), rank)
     trained, frozen = (sum(leaf.size for leaf in jax.tree.leaves(part)) for part in shapes)
     return trained + frozen, trained

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -136,7 +135,6 @@ def iteration_memory(
     num_trained_steps: int,
     *,
     on_cpu: bool = True,
-    shapes: tuple[Any, Any] | None = None,
 ) -> Callable[[PolicySettings, DiT], MemoryParts]:
     """Returns the prediction of an iteration's memory on each device, for settings and a model.
 
@@ -147,12 +145,9 @@ def iteration_memory(
         mesh: devices.
         num_trained_steps: steps of a rollout that train.
         on_cpu: compiled by XLA's CPU compiler; else an estimate.
-        shapes: what `split_shapes` gave for config.reinforce, where that is known.
     """
     reinforce, shape = config.reinforce, image_shape(config)
-    trained, frozen = shapes or split_shapes(
-        config, num_classes, reinforce.trainable, reinforce.lora_rank
-    )
+    trained, frozen = split_shapes(config, num_classes, reinforce.trainable, reinforce.lora_rank)
     value_bytes = 0
     if reinforce.value_steps:
         key, label = jax.random.key(0), jnp.zeros(1, jnp.int32)

@@ -77,8 +77,8 @@ _PIXELS = 8.0  # Images that augmentation, noise and loss hold.
 _GATHERED = 0.85  # Of the parameters that other devices hold.
 _MERGED = 0.45  # Of the frozen parameters, with low-rank pairs added, and of their gradients.
 # What the optimiser's update holds, in trained parameters: gradients and updates; and what Muon
-# orthogonalises all matrices with, of which devices that split them hold less.
-_ADAMW, _MUON, _MUON_SPLIT = 2.0, 6.5, 4.8
+# orthogonalises all matrices at once with; where they are split, it does one after the other.
+_ADAMW, _MUON = 2.0, 6.5
 
 
 def kept_by_a_sample(
@@ -167,9 +167,7 @@ def predict_training_memory(
     passes = batch_size * (sample + FLOAT * _PIXELS * pixels) + _GATHERED * elsewhere
     if trainable == "lora":
         passes += _MERGED * frozen_bytes
-    update = _ADAMW
-    if optimizer == "muon":
-        update = _MUON_SPLIT if elsewhere else _MUON
+    update = _MUON if optimizer == "muon" and not elsewhere else _ADAMW
     # Gradients take the place of activations, which their computation needs no more.
     temporaries = max(passes, update * trained_bytes)
     gradients = min(trained_bytes, temporaries)

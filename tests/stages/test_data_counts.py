@@ -1,4 +1,4 @@
-"""People and images that are counted without reading one, against the data sets as they are read."""
+"""People and images counted without reading one, against the data sets as they are read."""
 
 import numpy as np
 import pytest
