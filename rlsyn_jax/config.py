@@ -10,6 +10,8 @@ import math
 
 from ml_collections import ConfigDict
 
+from rlsyn_jax.training.device_kinds import NAMED_DEVICES, named_devices
+
 
 def default_config() -> ConfigDict:
     """Returns the complete configuration; a config file changes fields and adds none."""
@@ -20,6 +22,8 @@ def default_config() -> ConfigDict:
     # Generator blocks are computed anew in the backward pass, which then keeps less of the forward
     # pass; XLA's CPU compiler saves next to nothing by it. Changes no number but by rounding.
     config.remat = False
+    # What --plan reckons with, as h100x8; "" = those found. Kinds: training/device_kinds.py.
+    config.devices = ""
     config.tensorboard = False  # Also write TensorBoard files (needs the tensorflow extra).
     config.log_every_seconds = 5.0  # At most one progress line in this time.
 
@@ -400,6 +404,11 @@ def validate(config: ConfigDict) -> None:
         require(0 <= field(config, path) <= 1, path, "in [0, 1]")
     for path, choices in _CHOICES.items():
         require(field(config, path) in choices, path, "one of " + ", ".join(map(repr, choices)))
+    try:
+        known = not config.devices or bool(named_devices(config.devices))
+    except ValueError:
+        known = False
+    require(known, "devices", f"'' for those found, or {NAMED_DEVICES}")
     for name in ("data", "general_data"):
         source = config[name].source
         known = source in ("procedural", "folder") or source.startswith("tfds:")

@@ -12,13 +12,14 @@ from ml_collections import config_flags
 from rlsyn_jax import config as configuration
 from rlsyn_jax.stages.stage_record import StageError
 from rlsyn_jax.training.preemption import EXIT_CODE, Preempted, listen
-from rlsyn_jax.training.processes import join_processes
+from rlsyn_jax.training.processes import is_primary, join_processes
 
 STAGES = ("pretrain", "adapt", "reinforce", "synthesize", "recognize", "evaluate", "report")
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for everything the run writes.")
 _STAGES = flags.DEFINE_list("stages", list(STAGES), "Stages to run, always in their own order.")
+_PLAN = flags.DEFINE_bool("plan", False, "Print memory and time of a run, and run nothing.")
 
 
 def main(argv: list[str]) -> None:
@@ -29,6 +30,13 @@ def main(argv: list[str]) -> None:
         if not _STAGES.value or set(_STAGES.value) - set(STAGES):
             raise ValueError(f"--stages is {_STAGES.value}; the stages are {', '.join(STAGES)}")
         configuration.validate(_CONFIG.value)
+        if _PLAN.value:
+            from rlsyn_jax.stages.plan_text import describe
+
+            text = describe(_CONFIG.value)
+            if is_primary():
+                print(text)
+            return
         # Imported here, so that a wrong flag or field is told before devices are set up.
         from rlsyn_jax.stages import run_stage, set_up
         from rlsyn_jax.stages.device_checks import check_devices
@@ -66,7 +74,12 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["config", "workdir"])
+    flags.mark_flag_as_required("config")
+    flags.register_multi_flags_validator(
+        ["workdir", "plan"],
+        lambda values: values["workdir"] is not None or values["plan"],
+        "flag --workdir=None: it must be a folder, unless --plan is given",
+    )
     flags.FLAGS.set_default("verbosity", logging.INFO)
     flags.FLAGS.set_default("logtostderr", True)
     # First of all: a config file may ask for the devices, which all processes must share by then.

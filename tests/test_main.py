@@ -85,6 +85,8 @@ def test_a_process_that_cannot_start_says_why_and_fails(program, tmp_path, argum
         (["--stages="], "--stages is .*; the stages are"),
         (["extra"], "unexpected arguments .*extra"),
         (["--config.reinforce.eta=0"], "config.reinforce.eta is 0.0; it must be"),
+        (["--config.devices=h900x8"], "config.devices is 'h900x8'; .* h100x8; kinds are a100, .*"),
+        (["--plan", "--config.fsdp=3"], "config.fsdp is 3; it must divide the number of devices"),
         (["--config.adapt.learning_rate=inf"], "config.adapt.learning_rate is inf; it must be"),
     ],
 )

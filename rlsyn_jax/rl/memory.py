@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from rlsyn_jax.models.dit import DiT
 from rlsyn_jax.rl.iteration import PolicySettings
+from rlsyn_jax.training.memory import FLOAT, Kept, MemoryParts, kept_by_a_sample, sizes
 
-_FLOAT = 4  # Bytes; XLA's CPU compiler computes in float32 whatever the network's dtype.
 # What XLA's CPU compiler holds, fitted to its buffer assignments at widths 128 to 384, 5 to 12
-# blocks and 16 to 256 tokens. Of a block for the backward pass, in activations of [tokens, width]:
-_KEPT_OF_BLOCK, _KEPT_OF_FROZEN_BLOCK = 26.7, 19.2  # Weights' gradients need their inputs.
-_KEPT_ATTENTIONS = 3.0  # And in attention maps of [heads, tokens, tokens].
-_AROUND_BLOCKS, _ATTENTIONS_AROUND = 6.0, 1.0  # Beside the blocks, at the peak.
+# blocks and 16 to 256 tokens. Of a transition's forward and backward pass:
+_KEPT = Kept(block=26.7, attentions=3.0, around=6.0, attentions_around=1.0)
+_KEPT_FROZEN = _KEPT._replace(block=19.2)  # Weights' gradients need their inputs.
 _ROLLOUT, _ROLLOUT_ATTENTIONS = 27.0, 1.8  # Of a forward pass alone, whatever the depth.
 _GRADIENT_COPIES = 0.6  # Of the trained parameters, alive at the peak.
 
@@ -65,13 +66,13 @@ def predict_iteration_memory(
     value_bytes: int,
     blocks_train: bool,
     num_devices: int,
-) -> MemoryNeed:
+    on_cpu: bool = True,
+) -> MemoryParts:
     """Returns what one iteration will need on each device, without compiling it.
 
     The largest of three phases counts: the rollout's forward pass of all samples, the fit of the
     value function to all transitions, and a micro-batch's forward and backward pass. The states
-    and next states of the trained steps are there in all of them. Recomputing blocks (remat) is
-    left out: XLA's CPU compiler saves next to nothing by it, other compilers need less than told.
+    and next states of the trained steps are there in all of them.
 
     Args:
         settings: of the iteration.
@@ -82,34 +83,33 @@ def predict_iteration_memory(
         value_bytes: of the value function's parameters; 0 = none.
         blocks_train: weights inside the blocks get gradients (trainable is lora or all).
         num_devices: over which samples are split.
+        on_cpu: compiled by XLA's CPU compiler; else an estimate.
     """
-    height, width, channels = settings.image_shape
-    pixels = height * width * channels
-    tokens = (height // model.patch_size) * (width // model.patch_size)
-    activation, attention = tokens * model.width, model.num_heads * tokens**2
+    pixels = math.prod(settings.image_shape)
+    _, activation, attention = sizes(model, settings.image_shape)
     # Without gradient the unconditional branch keeps nothing for the backward pass.
     guidance = settings.guidance_scale != 1
     branches = 2 if guidance and settings.unconditional == "trained" else 1
     samples = settings.batch_size // num_devices
     transitions = num_trained_steps * samples
 
-    kept = _KEPT_OF_BLOCK if blocks_train else _KEPT_OF_FROZEN_BLOCK
-    of_transition = activation * (model.depth * kept + _AROUND_BLOCKS)
-    of_transition += attention * (model.depth * _KEPT_ATTENTIONS + _ATTENTIONS_AROUND)
+    kept = _KEPT if blocks_train else _KEPT_FROZEN
+    of_transition = kept_by_a_sample(model, settings.image_shape, kept, on_cpu=on_cpu)
     update = branches * settings.micro_batch // num_devices * of_transition
     # A minibatch is cut out of all transitions where there are several.
-    update += 2 * pixels * transitions / settings.minibatches * (settings.minibatches > 1)
-    rollout = branches * samples * (_ROLLOUT * activation + _ROLLOUT_ATTENTIONS * attention)
-    value = transitions * (pixels + 128 + 6 * 256) if settings.value_steps else 0
-    trajectories = 2 * pixels * transitions
-    # The parameters, two moments and the average; and the cold start, where it is asked for.
-    copies = 5 if settings.kl_weight > 0 else 4
-    return MemoryNeed(
-        arguments=int(copies * trained_bytes + frozen_bytes + bank_bytes + 3 * value_bytes),
-        results=0,
-        temporaries=int(
-            _FLOAT * (trajectories + max(update, rollout, value)) + _GRADIENT_COPIES * trained_bytes
-        ),
+    update += FLOAT * 2 * pixels * transitions / settings.minibatches * (settings.minibatches > 1)
+    size = FLOAT if on_cpu else jnp.dtype(model.dtype).itemsize
+    of_sample = size * _ROLLOUT * activation + FLOAT * _ROLLOUT_ATTENTIONS * attention
+    value = FLOAT * transitions * (pixels + 128 + 6 * 256) if settings.value_steps else 0
+    return MemoryParts(
+        parameters=trained_bytes + frozen_bytes,
+        optimizer=2 * trained_bytes,  # AdamW's moments.
+        average=trained_bytes * (2 if settings.kl_weight > 0 else 1),
+        bank=bank_bytes,
+        value=3 * value_bytes,
+        gradients=int(_GRADIENT_COPIES * trained_bytes),
+        activations=int(max(update, branches * samples * of_sample, value)),
+        trajectories=FLOAT * 2 * pixels * transitions,
     )
 
 

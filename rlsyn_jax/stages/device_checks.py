@@ -15,9 +15,8 @@ from rlsyn_jax.rl.memory import available_bytes
 from rlsyn_jax.stages.inputs import load_target, train_labels
 from rlsyn_jax.stages.policy import FIELDS_OF_MEMORY, predicted_memory
 from rlsyn_jax.stages.stage_record import stage_seconds
+from rlsyn_jax.training.memory import MARGIN
 from rlsyn_jax.training.meshes import make_mesh, own_device
-
-MARGIN = 1.15  # What the estimate of memory may be off.
 
 
 def check_devices(config: ConfigDict, workdir: Path, stages: Collection[str]) -> None:

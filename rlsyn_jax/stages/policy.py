@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 from ml_collections import ConfigDict
 
 from rlsyn_jax.config import ConfigError
 from rlsyn_jax.diffusion.samplers import make_sampling_plan
+from rlsyn_jax.models.dit import DiT
 from rlsyn_jax.rl.iteration import PolicySettings
-from rlsyn_jax.rl.memory import MemoryNeed, predict_iteration_memory
+from rlsyn_jax.rl.memory import predict_iteration_memory
 from rlsyn_jax.rl.trained_steps import make_step_choice, steps_with_noise
 from rlsyn_jax.rl.value_function import ValueNetwork
+from rlsyn_jax.stages.denoising_memory import split_shapes
 from rlsyn_jax.stages.generator import alpha_bars, build_generator
 from rlsyn_jax.stages.latent_space import sample_shape
-from rlsyn_jax.training.meshes import parameter_shardings
-from rlsyn_jax.training.trainable import split
+from rlsyn_jax.training.memory import MemoryParts, bytes_on_a_device
 
 # What makes an iteration smaller, for whoever is told that one does not fit.
 FIELDS_OF_MEMORY = (
@@ -111,7 +113,7 @@ def policy_settings(
 
 def predicted_memory(
     config: ConfigDict, num_classes: int, bank_shape: tuple[int, int], mesh: Mesh
-) -> MemoryNeed:
+) -> MemoryParts:
     """Returns what an iteration of config.reinforce will need on each device of the mesh.
 
     Args:
@@ -122,37 +124,46 @@ def predicted_memory(
     """
     _, _, num_trained_steps, _ = policy_steps(config)
     settings = policy_settings(config, num_classes, num_trained_steps, mesh.size)
-    model, trainable = build_generator(config, num_classes), config.reinforce.trainable
+    predict = iteration_memory(config, num_classes, bank_shape, mesh, num_trained_steps)
+    return predict(settings, build_generator(config, num_classes))
 
-    def parts(key):
-        label = jnp.zeros(1, jnp.int32)
-        params = model.init(key, jnp.zeros((1, *settings.image_shape)), label, label)["params"]
-        return split(params, trainable, lora_rank=config.reinforce.lora_rank, key=key)
 
-    def on_a_device(shapes) -> int:
-        shards = jax.tree.map(
-            lambda value, sharding: np.prod(sharding.shard_shape(value.shape), dtype=np.int64) * 4,
-            shapes,
-            parameter_shardings(mesh, shapes),
-        )
-        return int(sum(jax.tree.leaves(shards)))
+def iteration_memory(
+    config: ConfigDict,
+    num_classes: int,
+    bank_shape: tuple[int, int],
+    mesh: Mesh | AbstractMesh,
+    num_trained_steps: int,
+    *,
+    on_cpu: bool = True,
+) -> Callable[[PolicySettings, DiT], MemoryParts]:
+    """Returns the prediction of an iteration's memory on each device, for settings and a model.
 
-    key, label = jax.random.key(0), jnp.zeros(1, jnp.int32)
-    trained, frozen = jax.eval_shape(parts, key)
+    Args:
+        config: complete configuration.
+        num_classes: people who are trained on.
+        bank_shape: most real images of one person, and width of their features.
+        mesh: devices.
+        num_trained_steps: steps of a rollout that train.
+        on_cpu: compiled by XLA's CPU compiler; else an estimate.
+    """
+    reinforce, shape = config.reinforce, sample_shape(config)
+    trained, frozen = split_shapes(config, num_classes, reinforce.trainable, reinforce.lora_rank)
     value_bytes = 0
-    if settings.value_steps:
+    if reinforce.value_steps:
+        key, label = jax.random.key(0), jnp.zeros(1, jnp.int32)
         network = functools.partial(ValueNetwork(num_classes).init, key)
-        value = jax.eval_shape(network, jnp.zeros((1, *settings.image_shape)), label, label)
+        value = jax.eval_shape(network, jnp.zeros((1, *shape)), label, label)
         value_bytes = sum(leaf.size * 4 for leaf in jax.tree.leaves(value))
     images, features = bank_shape
-    return predict_iteration_memory(
-        settings,
-        model,
-        num_trained_steps,
-        trained_bytes=on_a_device(trained),
-        frozen_bytes=on_a_device(frozen),
+    return functools.partial(
+        predict_iteration_memory,
+        num_trained_steps=num_trained_steps,
+        trained_bytes=bytes_on_a_device(mesh, trained),
+        frozen_bytes=bytes_on_a_device(mesh, frozen),
         bank_bytes=num_classes * images * features * 4 // mesh.size,
         value_bytes=value_bytes,
-        blocks_train=trainable in ("lora", "all"),
+        blocks_train=reinforce.trainable in ("lora", "all"),
         num_devices=mesh.size,
+        on_cpu=on_cpu,
     )

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 _SMALLEST_SPLIT = 2**14
 
@@ -32,17 +32,29 @@ def make_mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mes
     return Mesh(grid, ("data", "fsdp"), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
+def make_abstract_mesh(number: int, fsdp: int = 1) -> AbstractMesh:
+    """Lays so many devices out as (data, fsdp), for the shapes of shards; they need not be here.
+
+    Raises:
+        ValueError: fsdp does not divide the number of devices.
+    """
+    if fsdp < 1 or number % fsdp:
+        raise ValueError(f"fsdp is {fsdp}; it must divide the number of devices, {number}")
+    types = (AxisType.Auto, AxisType.Auto)
+    return AbstractMesh((number // fsdp, fsdp), ("data", "fsdp"), axis_types=types)
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Returns the sharding of a batch: its first axis over all devices."""
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """Returns the sharding of an array that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def parameter_shardings(mesh: Mesh, params: Any) -> Any:
+def parameter_shardings(mesh: Mesh | AbstractMesh, params: Any) -> Any:
     """Returns a sharding for each parameter: its longest divisible axis over "fsdp".
 
     Arrays below 16,384 elements stay whole: splitting them costs more than it saves.

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from rlsyn_jax.training.meshes import batch_sharding, make_mesh, parameter_shardings, replicated
+from rlsyn_jax.training.meshes import (
+    batch_sharding,
+    make_abstract_mesh,
+    make_mesh,
+    parameter_shardings,
+    replicated,
+)
 
 
 @pytest.mark.parametrize(("fsdp", "shape"), [(1, (8, 1)), (2, (4, 2)), (8, (1, 8))])
@@ -23,6 +29,19 @@ def test_a_split_that_does_not_divide_the_devices_is_refused_with_both_numbers()
         make_mesh(0)
     with pytest.raises(ValueError, match="fsdp is 4; .* devices, 2"):
         make_mesh(4, devices=jax.devices()[:2])
+
+
+@pytest.mark.parametrize("fsdp", [1, 2, 8])
+def test_shards_have_the_same_shapes_on_devices_that_are_not_here(fsdp):
+    tree = {"whole": jax.ShapeDtypeStruct((3, 5), jnp.float32)}
+    tree["split"] = jax.ShapeDtypeStruct((64, 1024), jnp.float32)
+    here, elsewhere = (
+        jax.tree.map(lambda v, s: s.shard_shape(v.shape), tree, parameter_shardings(mesh, tree))
+        for mesh in (make_mesh(fsdp), make_abstract_mesh(8, fsdp))
+    )
+    assert here == elsewhere and here["split"] == (64, 1024 // fsdp)
+    with pytest.raises(ValueError, match="fsdp is 3; it must divide the number of devices, 8"):
+        make_abstract_mesh(8, 3)
 
 
 def test_a_batch_is_split_over_all_devices_in_order():

@@ -1,0 +1,52 @@
+"""How many people and images a run has, counted without reading an image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from rlsyn_jax.config import ConfigError
+from rlsyn_jax.data.folder import count_images
+
+
+def count_general(config: ConfigDict) -> int:
+    """Returns how many people the prior is trained on.
+
+    Raises:
+        ConfigError: the data set is not there, or cannot be counted without reading it.
+    """
+    return len(_images_of_people(config, "general_data"))
+
+
+def count_target(config: ConfigDict) -> tuple[int, int]:
+    """Returns how many people of the target train, and the most images that one of them has.
+
+    Which people are held out is not looked at, so the second number is that of anybody.
+
+    Raises:
+        ConfigError: the data set is not there, or cannot be counted without reading it.
+    """
+    images, split = _images_of_people(config, "data"), config.split
+    held_out = round(split.held_out_fraction * len(images))
+    held_out = max(held_out, 1) if split.held_out_fraction > 0 else 0
+    left = max(images) - min(split.closed_images, max(images) - 1)
+    return len(images) - held_out, min(split.train_images or left, left)
+
+
+def _images_of_people(config: ConfigDict, section: str) -> list[int]:
+    """Returns the number of images of each person of a data set."""
+    source = config[section]
+    if source.source == "procedural":
+        return [source.images_per_identity] * source.num_identities
+    if source.source == "folder":
+        if not Path(source.path).is_dir():
+            raise ConfigError(f"config.{section}.path is {source.path!r}, which is not a folder")
+        counts = [n for n in count_images(source.path).values() if n >= source.min_images]
+        return counts[: source.num_identities or None]
+    if not source.num_identities:
+        raise ConfigError(
+            f"config.{section}.num_identities is 0 (all), and {source.source!r} cannot be counted "
+            "without reading it; set it to the number of people, for the plan"
+        )
+    return [config.split.train_images + config.split.closed_images] * source.num_identities

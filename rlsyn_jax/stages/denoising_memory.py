@@ -1,0 +1,81 @@
+"""The memory of a training step of config.pretrain or config.adapt, told without a device."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AbstractMesh, Mesh
+from ml_collections import ConfigDict
+
+from rlsyn_jax.models.dit import DiT
+from rlsyn_jax.stages.generator import build_generator, denoising_optimizer
+from rlsyn_jax.stages.latent_space import sample_shape
+from rlsyn_jax.training.memory import MemoryParts, bytes_on_a_device, predict_training_memory
+from rlsyn_jax.training.meshes import make_abstract_mesh
+from rlsyn_jax.training.trainable import split
+
+
+def split_shapes(config: ConfigDict, num_classes: int, trainable: str, lora_rank: int = 4) -> tuple:
+    """Returns the shapes of what trains and of what is frozen; nothing is allocated.
+
+    Args:
+        config: complete configuration.
+        num_classes: class rows of the generator.
+        trainable, lora_rank: see training.trainable.split.
+    """
+    # How blocks are computed does not change their parameters.
+    model = build_generator(config, num_classes).clone(remat=False)
+    return _split_shapes(model, sample_shape(config), trainable, lora_rank)
+
+
+@functools.lru_cache(maxsize=8)
+def _split_shapes(model: DiT, shape: tuple[int, int, int], trainable: str, lora_rank: int) -> tuple:
+    def parts(key):
+        label = jnp.zeros(1, jnp.int32)
+        params = model.init(key, jnp.zeros((1, *shape)), label, label)["params"]
+        return split(params, trainable, lora_rank=lora_rank, key=key)
+
+    return jax.eval_shape(parts, jax.random.key(0))
+
+
+def training_memory(
+    config: ConfigDict,
+    section: str,
+    num_classes: int,
+    mesh: Mesh | AbstractMesh,
+    *,
+    on_cpu: bool,
+) -> Callable[..., MemoryParts]:
+    """Returns the prediction of a step's memory on each device, as a function (model, batch_size).
+
+    The batch size is that of one device.
+
+    Args:
+        config: complete configuration.
+        section: "pretrain" or "adapt".
+        num_classes: class rows of the generator.
+        mesh: devices.
+        on_cpu: compiled by XLA's CPU compiler; else an estimate.
+    """
+    training, trainable = config[section], trained_part(config, section)
+    trained, frozen = split_shapes(config, num_classes, trainable, config.adapt.lora_rank)
+    optimizer = denoising_optimizer(training, training.steps)
+    return functools.partial(
+        predict_training_memory,
+        image_shape=sample_shape(config),
+        optimizer=training.optimizer,
+        trainable=trainable,
+        trained_bytes=bytes_on_a_device(mesh, trained),
+        frozen_bytes=bytes_on_a_device(mesh, frozen),
+        whole_bytes=bytes_on_a_device(make_abstract_mesh(1), (trained, frozen)),
+        optimizer_bytes=bytes_on_a_device(mesh, jax.eval_shape(optimizer.init, trained)),
+        on_cpu=on_cpu,
+    )
+
+
+def trained_part(config: ConfigDict, section: str) -> str:
+    """Returns which part of the generator trains in a section: one of trainable.CHOICES."""
+    return "all" if section == "pretrain" else config[section].trainable
