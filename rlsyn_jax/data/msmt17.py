@@ -6,7 +6,8 @@
     PATH/mask_train_v2, PATH/mask_test_v2             version 2
 
 A file's name says identity, number, camera, time. Training and test people are numbered apart.
-Source: Wei et al., Person Transfer GAN to Bridge Domain Gap for Person Re-identification, CVPR 2018.
+Source: Wei et al., Person Transfer GAN to Bridge Domain Gap for Person Re-identification, CVPR
+2018.
 """
 
 import re

@@ -133,9 +133,7 @@ def split_dataset(
 
     if published:
         open_query = np.flatnonzero(dataset.subsets == Subset.QUERY)
-        open_gallery = np.flatnonzero(
-            np.isin(dataset.subsets, (Subset.GALLERY, Subset.DISTRACTOR))
-        )
+        open_gallery = np.flatnonzero(np.isin(dataset.subsets, (Subset.GALLERY, Subset.DISTRACTOR)))
     else:
         open_query, open_gallery = _divide_open_set(dataset, open_identities, seed)
 
