@@ -212,11 +212,11 @@ def default_config() -> ConfigDict:
 
 def _data_source() -> ConfigDict:
     source = ConfigDict()
-    # procedural | folder | tfds:NAME[:SPLIT], and with a published split, whose query and gallery
-    # are the open set: market1501 (and its layout) | cuhk03_np:detected | cuhk03_np:labeled |
-    # msmt17 | veri776
+    # procedural | folder | tfds:NAME[:SPLIT] | insightface (.rec) | webdataset (.tar) |
+    # parquet (of Hugging Face), and with a published split, whose query and gallery are the open
+    # set: market1501 (and its layout) | cuhk03_np:detected | cuhk03_np:labeled | msmt17 | veri776
     source.source = "procedural"
-    source.path = ""  # Of the data set's folder, or of TFDS's data_dir.
+    source.path = ""  # Of the data set's folder or file, or of TFDS's data_dir.
     source.cache = ""  # Folder for the decoded array_record copy; "" = inside the workdir.
     source.num_identities = 40  # Procedural; elsewhere 0 = all, n = the first n.
     source.images_per_identity = 12  # Procedural only.
@@ -253,6 +253,9 @@ def _denoising_training() -> ConfigDict:
 # Sources that config.data.path leads to.
 PATH_SOURCES = (
     "folder",
+    "insightface",
+    "webdataset",
+    "parquet",
     "market1501",
     "cuhk03_np:detected",
     "cuhk03_np:labeled",

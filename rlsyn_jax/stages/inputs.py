@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
 from pathlib import Path
 
 import numpy as np
@@ -13,21 +14,28 @@ from rlsyn_jax.config import PATH_SOURCES, ConfigError
 from rlsyn_jax.data.cache import cached_dataset
 from rlsyn_jax.data.folder import read_folder
 from rlsyn_jax.data.identity_dataset import IdentityDataset, Subset
+from rlsyn_jax.data.insightface import read_insightface
 from rlsyn_jax.data.market1501 import read_cuhk03_np, read_market1501
 from rlsyn_jax.data.msmt17 import read_msmt17
+from rlsyn_jax.data.parquet_images import read_parquet
 from rlsyn_jax.data.procedural import make_procedural_dataset
 from rlsyn_jax.data.splits import Splits, split_dataset
 from rlsyn_jax.data.tfds_source import read_tfds
 from rlsyn_jax.data.veri776 import read_veri776
+from rlsyn_jax.data.webdataset_tar import read_webdataset
 from rlsyn_jax.stages.stage_record import fingerprint, plain
 
 TARGET_FIELDS = ("data", "image", "split", "seed")
 _READERS = {
     "folder": read_folder,
+    "insightface": read_insightface,
+    "webdataset": read_webdataset,
+    "parquet": read_parquet,
     "market1501": read_market1501,
     "msmt17": read_msmt17,
     "veri776": read_veri776,
 }
+_FILE_SOURCES = ("insightface", "webdataset", "parquet")
 _LAYOUTS = {"folder": ", which holds one folder of images for each identity"}
 GENERAL_FIELDS = ("general_data", "image")
 
@@ -127,13 +135,17 @@ def _read(source: ConfigDict, image: ConfigDict) -> IdentityDataset:
 def _files_below(config: ConfigDict, section: str) -> list[tuple[str, int, int]]:
     """Returns name, size and time of every file of the data set."""
     root = Path(config[section].path)
-    if not root.is_dir():
+    files = root.rglob("*")
+    if root.is_file() and config[section].source in _FILE_SOURCES:
+        # And what lies beside it: the index of a .rec.
+        root, files = root.parent, root.parent.glob(f"{glob.escape(root.stem)}.*")
+    elif not root.is_dir():
         raise ConfigError(
             f"config.{section}.path is {config[section].path!r}, which is not a folder; give the "
             f"folder of the data set{_LAYOUTS.get(config[section].source, '')}"
         )
     return [
         (str(path.relative_to(root)), path.stat().st_size, path.stat().st_mtime_ns)
-        for path in sorted(root.rglob("*"))
+        for path in sorted(files)
         if path.is_file()
     ]
