@@ -1,5 +1,6 @@
 """Generated damage to files: cut off, bytes changed, parts repeated, left out or put in."""
 
+import numpy as np
 import pytest
 from hypothesis import strategies as st
 
@@ -26,6 +27,24 @@ def damages():
         st.one_of(overwrite, overwrite, put, cut, repeat, drop), min_size=1, max_size=4
     )
     return steps.map(lambda steps: lambda content: _damaged(content, steps))
+
+
+@pytest.fixture(scope="session")
+def damaged():
+    """The same by a seed, quick enough for very many cases: damaged(content, seed)."""
+    kinds = ("over", "over", "put", "cut", "repeat", "drop")
+
+    def damage(content, seed):
+        random = np.random.default_rng(seed)
+        steps = []
+        for _ in range(random.integers(1, 5)):
+            new = _EDGES[random.integers(len(_EDGES))]
+            if random.random() < 0.5:
+                new = random.bytes(random.integers(1, 8))
+            steps.append((kinds[random.integers(6)], random.random(), new, random.integers(1, 65)))
+        return _damaged(content, steps)
+
+    return damage
 
 
 def _damaged(content, steps):

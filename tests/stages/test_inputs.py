@@ -1,13 +1,18 @@
 """A data set with a published split through the stages' inputs, the cache and the measures."""
 
 import dataclasses
+import io
+import tarfile
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from rlsyn_jax.config import ConfigError, default_config, validate
 from rlsyn_jax.data.identity_dataset import Subset
+from rlsyn_jax.data.insightface import write_insightface
 from rlsyn_jax.stages import evaluate
 from rlsyn_jax.stages.inputs import load_general, load_target, train_labels
 
@@ -132,3 +137,48 @@ def test_subsets_are_checked(market, tmp_path):
     for wrong in (dataset.subsets[:-1], dataset.subsets + 1):
         with pytest.raises(ValueError, match="subsets must be"):
             dataclasses.replace(dataset, subsets=wrong)
+
+
+def _as_insightface(folder, images):
+    write_insightface(folder / "faces.rec", iter(images), num_images=len(images))
+    return folder / "faces.rec"
+
+
+def _as_parquet(folder, images):
+    table = pa.table({"image": [image for _, image in images], "label": [i for i, _ in images]})
+    pq.write_table(table, folder / "faces.parquet")
+    return folder / "faces.parquet"
+
+
+def _as_webdataset(folder, images):
+    with tarfile.open(folder / "faces.tar", "w") as tar:
+        for place, (label, image) in enumerate(images):
+            for name, content in (("png", image), ("cls", str(label).encode())):
+                member = tarfile.TarInfo(f"{place:04d}.{name}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    return folder / "faces.tar"
+
+
+@pytest.mark.parametrize(
+    ("source", "make"),
+    [
+        ("insightface", _as_insightface),
+        ("parquet", _as_parquet),
+        ("webdataset", _as_webdataset),
+    ],
+)
+def test_archives_are_sources_too(market, tmp_path, source, make):
+    files = sorted((market / "bounding_box_train").iterdir())
+    images = [(int(file.name[:4]), file.read_bytes()) for file in files]
+    archive = make(tmp_path, images)
+    for path in (archive, tmp_path):
+        config = config_of(path, source)
+        dataset, splits = load_target(config, tmp_path / "run")
+        assert dataset.subsets is None and len(dataset.images) == len(images)
+        assert dataset.identity_names == tuple("123456")
+        assert len(splits.open_identities) == 3
+    assert len(list((tmp_path / "run" / "data").iterdir())) == 2
+    make(tmp_path, images[:-1])
+    config = config_of(archive, source)
+    assert len(load_target(config, tmp_path / "run")[0].images) == len(images) - 1
