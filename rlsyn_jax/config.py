@@ -214,7 +214,8 @@ def _data_source() -> ConfigDict:
     source = ConfigDict()
     # procedural | folder | tfds:NAME[:SPLIT] | insightface (.rec) | webdataset (.tar) |
     # parquet (of Hugging Face), and with a published split, whose query and gallery are the open
-    # set: market1501 (and its layout) | cuhk03_np:detected | cuhk03_np:labeled | msmt17 | veri776
+    # set: market1501 (and its layout) | cuhk03_np:detected | cuhk03_np:labeled (folders) |
+    # cuhk03:detected | cuhk03:labeled (.mat files, needs the extra cuhk03) | msmt17 | veri776
     source.source = "procedural"
     source.path = ""  # Of the data set's folder or file, or of TFDS's data_dir.
     source.cache = ""  # Folder for the decoded array_record copy; "" = inside the workdir.
@@ -259,6 +260,8 @@ PATH_SOURCES = (
     "market1501",
     "cuhk03_np:detected",
     "cuhk03_np:labeled",
+    "cuhk03:detected",
+    "cuhk03:labeled",
     "msmt17",
     "veri776",
 )

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from rlsyn_jax.config import PATH_SOURCES, ConfigError
 from rlsyn_jax.data.cache import cached_dataset
+from rlsyn_jax.data.cuhk03 import read_cuhk03
 from rlsyn_jax.data.folder import read_folder
 from rlsyn_jax.data.identity_dataset import IdentityDataset, Subset
 from rlsyn_jax.data.insightface import read_insightface
@@ -124,6 +125,8 @@ def _read(source: ConfigDict, image: ConfigDict) -> IdentityDataset:
     if source.source.startswith("tfds:"):
         return read_tfds(source.source, data_dir=source.path or None, **options)
     kind, _, variant = source.source.partition(":")
+    if kind == "cuhk03":
+        return read_cuhk03(source.path, variant, **options)
     options["skip_damaged"] = image.skip_damaged
     if kind == "cuhk03_np":
         return read_cuhk03_np(source.path, variant, **options)
