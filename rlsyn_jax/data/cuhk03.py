@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import scipy.io
 from PIL import Image
 
 from rlsyn_jax.data.folder import natural_order
 from rlsyn_jax.data.identity_dataset import IdentityDataset, Subset
 from rlsyn_jax.data.image_decoding import ImageSize, Resize, check_image_options, decode_image
+from rlsyn_jax.data.matlab5 import read_matlab5
 from rlsyn_jax.data.published_splits import PublishedImage, check_listing
 
 _NAME = re.compile(r"([1-9])_([0-9]{3,4})_([12])_([0-9]{2})\.png")
@@ -107,23 +107,15 @@ def read_split(path: Path) -> list[PublishedImage]:
     Raises:
         ValueError: where the file is damaged or its parts do not fit together.
     """
-    try:
-        claimed = {name: (shape, kind) for name, shape, kind in scipy.io.whosmat(path)}
-        for name in _FIELDS:
-            if name not in claimed or np.prod(claimed[name][0], dtype=float) > _MOST_IMAGES:
-                raise ValueError(f"{name} is {claimed.get(name, 'not there')}")
-        if claimed["filelist"][1] != "cell":
-            raise ValueError(f"filelist is {claimed['filelist']}")
-        content = scipy.io.loadmat(path, variable_names=_FIELDS)
-        files = [str(np.asarray(cell).item()) for cell in content["filelist"].reshape(-1)]
-        numbers = {
-            name: _whole_numbers(content[name], name) for name in _FIELDS if name != "filelist"
-        }
-    except Exception as error:  # SciPy's reader raises many kinds on damaged files.
-        raise ValueError(
-            f"{path} is no split of CUHK03's new protocol: {type(error).__name__}: {error}. "
-            f"Expected a MATLAB 5 file with {', '.join(_FIELDS)}."
-        ) from error
+    content = read_matlab5(path, _FIELDS)
+    files = content["filelist"]
+    if not isinstance(files, list):
+        raise ValueError(f"{path}: filelist holds numbers; expected cells of names.")
+    numbers = {
+        name: _whole_numbers(content[name], f"{path}: {name}")
+        for name in _FIELDS
+        if name != "filelist"
+    }
     labels, cameras = numbers["labels"], numbers["camId"]
     if not len(files) == len(labels) == len(cameras):
         raise ValueError(
@@ -146,12 +138,11 @@ def read_split(path: Path) -> list[PublishedImage]:
     return listing
 
 
-def _whole_numbers(values: np.ndarray, name: str) -> list[int]:
-    values = np.asarray(values).reshape(-1)
-    if values.dtype.kind not in "iuf" or not np.isfinite(values).all() or (values % 1).any():
-        raise ValueError(f"{name} holds other things than whole numbers")
+def _whole_numbers(values: np.ndarray | list[str], described_as: str) -> list[int]:
+    if isinstance(values, list) or not np.isfinite(values).all() or (values % 1).any():
+        raise ValueError(f"{described_as} holds other things than whole numbers.")
     if len(values) and np.abs(values.astype(float)).max() > 2**31:
-        raise ValueError(f"{name} holds {values.max()}")
+        raise ValueError(f"{described_as} holds {values.max()}; expected numbers of people.")
     return [int(value) for value in values]
 
 

@@ -1,5 +1,6 @@
 """Market-1501's folders as published: names, junk, distractors, stray files; and CUHK03-NP."""
 
+import dataclasses
 import glob
 import os
 import re
@@ -127,6 +128,20 @@ def test_splits_depend_on_the_seed_in_the_closed_set_alone(tmp_path):
         assert (dataset.subsets[splits.train] == Subset.TRAIN).all()
         kept.append((splits.closed_query.tolist(), splits.open_gallery.tolist()))
     assert kept[0][0] != kept[1][0] and kept[0][1] == kept[1][1]
+
+
+def test_images_to_search_for_never_train_whoever_they_show(tmp_path):
+    dataset = read(write(tmp_path, MARKET))
+    shown_twice = dataclasses.replace(dataset, identities=np.arange(11) % 3)
+    splits = split_dataset(
+        shown_twice,
+        held_out_fraction=0.0,
+        train_images_per_identity=0,
+        closed_images_per_identity=1,
+        seed=0,
+    )
+    training = np.concatenate([splits.train, splits.closed_query])
+    np.testing.assert_array_equal(np.sort(training), np.arange(4))
 
 
 @pytest.mark.parametrize("boxes", ["detected", "labeled"])
