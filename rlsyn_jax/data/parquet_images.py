@@ -17,7 +17,7 @@ from rlsyn_jax.data.image_decoding import ImageSize, Resize
 from rlsyn_jax.data.labelled_images import LabelledImage, read_labelled
 
 _LABELS = ("label", "identity", "name")
-_ROWS_AT_ONCE = 64
+_ROWS_AT_ONCE = 8  # Each may be as large as the largest image of the file.
 _LARGEST_ROW_GROUP = 2**32
 
 
