@@ -43,7 +43,8 @@ def default_config() -> ConfigDict:
     config.general_data.num_identities = 256
 
     config.split = ConfigDict()
-    config.split.held_out_fraction = 0.5  # Share of identities never trained on (open set), 0..1.
+    # Share of identities never trained on (open set), 0..1; a published split has its own.
+    config.split.held_out_fraction = 0.5
     config.split.train_images = 3  # Real training images an identity; 0 = all that are left.
     config.split.closed_images = 3  # Other images of the trained people, kept for testing.
 
@@ -234,12 +235,17 @@ def default_config() -> ConfigDict:
 
 def _data_source() -> ConfigDict:
     source = ConfigDict()
-    source.source = "procedural"  # procedural | folder | tfds:NAME[:SPLIT]
-    source.path = ""  # Of a folder, or of TFDS's data_dir.
+    # procedural | folder | tfds:NAME[:SPLIT] | insightface (.rec) | webdataset (.tar) |
+    # parquet (of Hugging Face), and with a published split, whose query and gallery are the open
+    # set: market1501 (and its layout) | cuhk03_np:detected | cuhk03_np:labeled (folders) |
+    # cuhk03:detected | cuhk03:labeled (.mat files, needs the extra cuhk03) | msmt17 | veri776
+    source.source = "procedural"
+    source.path = ""  # Of the data set's folder or file, or of TFDS's data_dir.
     source.cache = ""  # Folder for the decoded array_record copy; "" = inside the workdir.
     source.num_identities = 40  # Procedural; elsewhere 0 = all, n = the first n.
     source.images_per_identity = 12  # Procedural only.
-    source.min_images = 1  # Identities with fewer images are left out.
+    # Identities with fewer images are left out; with a published split, of those that train.
+    source.min_images = 1
     source.identity_offset = 0  # Procedural: which people of the endless procedural world.
     return source
 
@@ -267,6 +273,21 @@ def _denoising_training() -> ConfigDict:
     training.checkpoint_every = 500  # Steps.
     return training
 
+
+# Sources that config.data.path leads to.
+PATH_SOURCES = (
+    "folder",
+    "insightface",
+    "webdataset",
+    "parquet",
+    "market1501",
+    "cuhk03_np:detected",
+    "cuhk03_np:labeled",
+    "cuhk03:detected",
+    "cuhk03:labeled",
+    "msmt17",
+    "veri776",
+)
 
 HELD_OUT_MEASURES = ("identity_accuracy", "precision", "recall", "density", "coverage")
 
@@ -411,10 +432,11 @@ def validate(config: ConfigDict) -> None:
     require(known, "devices", f"'' for those found, or {NAMED_DEVICES}")
     for name in ("data", "general_data"):
         source = config[name].source
-        known = source in ("procedural", "folder") or source.startswith("tfds:")
-        require(known, f"{name}.source", "'procedural', 'folder' or 'tfds:NAME'")
-        if source == "folder":
-            require(bool(config[name].path), f"{name}.path", "the path of the folder of identities")
+        known = source in ("procedural", *PATH_SOURCES) or source.startswith("tfds:")
+        choices = ", ".join(map(repr, ("procedural", *PATH_SOURCES)))
+        require(known, f"{name}.source", f"{choices} or 'tfds:NAME'")
+        if source in PATH_SOURCES:
+            require(bool(config[name].path), f"{name}.path", "the path of the data set")
         if source == "procedural":
             minimum = config.split.closed_images + 1 if name == "data" else 1
             require(config[name].num_identities >= 2, f"{name}.num_identities", "at least 2")

@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from rlsyn_jax.data.identity_dataset import IdentityDataset
+from rlsyn_jax.data.identity_dataset import IdentityDataset, Subset
 from rlsyn_jax.data.image_decoding import decode_image
 
 _READ_AT_ONCE = 1024
@@ -104,6 +104,10 @@ class IdentityImages(tfds.core.GeneratorBasedBuilder):
             "camera": np.int32,
             "file_name": tfds.features.Text(),
         }
+        if dataset.subsets is not None:
+            features["subset"] = tfds.features.ClassLabel(
+                names=[subset.name.lower() for subset in Subset]
+            )
         metadata = {
             "name": dataset.name,
             "has_cameras": bool(dataset.has_cameras),
@@ -128,16 +132,16 @@ class IdentityImages(tfds.core.GeneratorBasedBuilder):
             for index, pixels in enumerate(dataset.images):
                 grey = pixels.shape[-1] == 1
                 Image.fromarray(pixels[..., 0] if grey else pixels).save(file, compress_level=1)
-                yield (
-                    index,
-                    {
-                        "index": index,
-                        "image": file,
-                        "identity": int(dataset.identities[index]),
-                        "camera": int(dataset.cameras[index]),
-                        "file_name": dataset.file_names[index],
-                    },
-                )
+                example = {
+                    "index": index,
+                    "image": file,
+                    "identity": int(dataset.identities[index]),
+                    "camera": int(dataset.cameras[index]),
+                    "file_name": dataset.file_names[index],
+                }
+                if dataset.subsets is not None:
+                    example["subset"] = int(dataset.subsets[index])
+                yield index, example
 
 
 def _write(dataset: IdentityDataset, temporary: Path) -> Path:
@@ -167,6 +171,7 @@ def _read(folder: Path) -> IdentityDataset:
     shape = builder.info.features["image"].shape
     images = np.empty((num_images, *shape), np.uint8)
     identities, cameras = np.empty((2, num_images), np.int32)
+    subsets = np.empty(num_images, np.int8) if "subset" in builder.info.features else None
     file_names = [""] * num_images
     for start in range(0, num_images, _READ_AT_ONCE):
         stop = min(start + _READ_AT_ONCE, num_images)
@@ -176,6 +181,8 @@ def _read(folder: Path) -> IdentityDataset:
             identities[index] = example["identity"]
             cameras[index] = example["camera"]
             file_names[index] = example["file_name"].decode("utf-8")
+            if subsets is not None:
+                subsets[index] = example["subset"]
     names = builder.info.features["identity"].names
     dataset = IdentityDataset(
         name=metadata["name"],
@@ -185,6 +192,7 @@ def _read(folder: Path) -> IdentityDataset:
         identity_names=tuple(json.loads(name) if name.startswith('"') else name for name in names),
         file_names=tuple(file_names),
         has_cameras=metadata["has_cameras"],
+        subsets=subsets,
     )
     if _digest(dataset) != metadata["sha256"]:
         raise ValueError("its contents do not have the checksum that was stored with them")
@@ -201,6 +209,8 @@ def _digest(dataset: IdentityDataset) -> str:
     digest = hashlib.sha256(np.ascontiguousarray(dataset.images))
     digest.update(np.ascontiguousarray(dataset.identities))
     digest.update(np.ascontiguousarray(dataset.cameras))
+    if dataset.subsets is not None:
+        digest.update(np.ascontiguousarray(dataset.subsets))
     names = [dataset.images.shape, dataset.identity_names, dataset.file_names]
     digest.update(json.dumps(names).encode("utf-8"))
     return digest.hexdigest()

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+
+class Subset(enum.IntEnum):
+    """What an image is for in a data set whose split is published."""
+
+    TRAIN = 0
+    QUERY = 1
+    GALLERY = 2
+    DISTRACTOR = 3  # In the gallery, and of none of the people searched for.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +31,8 @@ class IdentityDataset:
         identity_names: one name an identity.
         file_names: one name an image.
         has_cameras: whether cameras are known.
+        subsets: int8 [n], a `Subset` an image, where the data set comes with a published split;
+            else None. Distractors carry a label of their own, which is nobody's.
     """
 
     name: str
@@ -30,6 +42,7 @@ class IdentityDataset:
     identity_names: tuple[str, ...]
     file_names: tuple[str, ...]
     has_cameras: bool = True
+    subsets: np.ndarray | None = None
 
     def __post_init__(self):
         """Checks that the parts fit together.
@@ -64,6 +77,14 @@ class IdentityDataset:
             raise ValueError(
                 f"{self.name}: {len(self.file_names)} file names for {len(images)} images"
             )
+        if self.subsets is not None:
+            known = np.isin(self.subsets, list(Subset))
+            if self.subsets.shape != (len(images),) or not known.all():
+                raise ValueError(
+                    f"{self.name}: subsets must be [{len(images)}], each 0 to {max(Subset)}, got "
+                    f"{self.subsets.shape} with {np.unique(self.subsets)}"
+                )
+            object.__setattr__(self, "subsets", self.subsets.astype(np.int8))
 
     @property
     def num_identities(self) -> int:
@@ -84,6 +105,7 @@ class IdentityDataset:
             cameras=self.cameras[indices],
             identity_names=names,
             file_names=tuple(self.file_names[i] for i in indices),
+            subsets=None if self.subsets is None else self.subsets[indices],
         )
 
 

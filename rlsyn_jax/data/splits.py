@@ -2,7 +2,8 @@
 
 The closed set asks whether unseen images of the training identities are recognised. The open set
 holds identities that no training image shows, divided into queries and a gallery so that
-Market-1501's protocol (same identity and same camera removed) leaves every query a match.
+Market-1501's protocol (same identity and same camera removed) leaves every query a match. A data
+set that comes with a published split keeps it: its query and gallery are the open set.
 """
 
 import dataclasses
@@ -10,7 +11,7 @@ import logging
 
 import numpy as np
 
-from rlsyn_jax.data.identity_dataset import IdentityDataset
+from rlsyn_jax.data.identity_dataset import IdentityDataset, Subset
 
 _HOLD_OUT, _TRAIN, _OPEN = range(3)
 
@@ -26,6 +27,8 @@ class Splits:
         open_gallery: int64 [num_gallery], images of held-out identities to search in.
         open_query_cameras: int32 [num_query]; where the data set knows no cameras, all 0.
         open_gallery_cameras: int32 [num_gallery]; where the data set knows no cameras, all 1.
+        open_query_people: int32 [num_query], label + 1: how the ranking's protocol counts people.
+        open_gallery_people: int32 [num_gallery], label + 1, and 0 for distractors.
         train_identities: int32 [num_train_identities], labels, ascending.
         open_identities: int32 [num_open_identities], labels, ascending.
         identities_without_closed_query: int32, training labels that have a single image, which
@@ -38,6 +41,8 @@ class Splits:
     open_gallery: np.ndarray
     open_query_cameras: np.ndarray
     open_gallery_cameras: np.ndarray
+    open_query_people: np.ndarray
+    open_gallery_people: np.ndarray
     train_identities: np.ndarray
     open_identities: np.ndarray
     identities_without_closed_query: np.ndarray
@@ -52,6 +57,9 @@ def split_dataset(
     seed: int,
 ) -> Splits:
     """Divide a data set into training, closed-set and open-set images.
+
+    Where the data set comes with a published split, the open set is its query and gallery as they
+    are, `held_out_fraction` is not used, and the closed set is kept back from its training images.
 
     For one seed the held-out identities, the closed set and the open set do not depend on
     `train_images_per_identity`, and the training images of a smaller number are among those of a
@@ -85,22 +93,25 @@ def split_dataset(
         if value < 0:
             raise ValueError(f"{name} is {value}; expected 0 or more.")
 
-    labels = np.unique(dataset.identities)
-    num_held_out = round(held_out_fraction * len(labels))
-    num_held_out = max(num_held_out, 1) if held_out_fraction > 0 else 0
-    if len(labels) - num_held_out < 2:
-        raise ValueError(
-            f"held_out_fraction {held_out_fraction} keeps {num_held_out} of the {len(labels)} "
-            f"identities of {dataset.name!r} and leaves {len(labels) - num_held_out} to train on; "
-            "at least 2 are needed. Use a smaller fraction or more identities."
-        )
-    shuffled = np.random.default_rng([seed, _HOLD_OUT]).permutation(labels)
-    open_identities = np.sort(shuffled[:num_held_out])
-    train_identities = np.sort(shuffled[num_held_out:])
+    published = dataset.subsets is not None
+    if published:
+        trains = dataset.subsets == Subset.TRAIN
+        train_identities = np.unique(dataset.identities[trains])
+        searched = np.isin(dataset.subsets, (Subset.QUERY, Subset.GALLERY))
+        open_identities = np.unique(dataset.identities[searched])
+        if len(train_identities) < 2:
+            raise ValueError(
+                f"{dataset.name!r} has {len(train_identities)} identities to train on; at least 2 "
+                "are needed."
+            )
+    else:
+        trains = np.ones(len(dataset.identities), bool)
+        train_identities, open_identities = _hold_out(dataset, held_out_fraction, seed)
 
     train, closed_query, without_closed = [], [], []
     for identity in train_identities:
         indices = _shuffled_indices(dataset, identity, seed, _TRAIN)
+        indices = indices[trains[indices]]
         num_closed = min(closed_images_per_identity, len(indices) - 1)
         closed_query.extend(indices[:num_closed])
         remaining = indices[num_closed:]
@@ -120,6 +131,56 @@ def split_dataset(
             len(train_identities),
         )
 
+    if published:
+        open_query = np.flatnonzero(dataset.subsets == Subset.QUERY)
+        open_gallery = np.flatnonzero(np.isin(dataset.subsets, (Subset.GALLERY, Subset.DISTRACTOR)))
+    else:
+        open_query, open_gallery = _divide_open_set(dataset, open_identities, seed)
+
+    query, gallery = _sorted_indices(open_query), _sorted_indices(open_gallery)
+    if dataset.has_cameras:
+        query_cameras, gallery_cameras = dataset.cameras[query], dataset.cameras[gallery]
+    else:
+        query_cameras, gallery_cameras = np.zeros(len(query)), np.ones(len(gallery))
+    people = dataset.identities + 1
+    if published:
+        people = np.where(dataset.subsets == Subset.DISTRACTOR, 0, people)
+    return Splits(
+        train=_sorted_indices(train),
+        closed_query=_sorted_indices(closed_query),
+        open_query=query,
+        open_gallery=gallery,
+        open_query_cameras=query_cameras.astype(np.int32),
+        open_gallery_cameras=gallery_cameras.astype(np.int32),
+        open_query_people=people[query].astype(np.int32),
+        open_gallery_people=people[gallery].astype(np.int32),
+        train_identities=train_identities.astype(np.int32),
+        open_identities=open_identities.astype(np.int32),
+        identities_without_closed_query=np.array(without_closed, dtype=np.int32),
+    )
+
+
+def _hold_out(
+    dataset: IdentityDataset, held_out_fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the labels to train on and those of the open set, both ascending."""
+    labels = np.unique(dataset.identities)
+    num_held_out = round(held_out_fraction * len(labels))
+    num_held_out = max(num_held_out, 1) if held_out_fraction > 0 else 0
+    if len(labels) - num_held_out < 2:
+        raise ValueError(
+            f"held_out_fraction {held_out_fraction} keeps {num_held_out} of the {len(labels)} "
+            f"identities of {dataset.name!r} and leaves {len(labels) - num_held_out} to train on; "
+            "at least 2 are needed. Use a smaller fraction or more identities."
+        )
+    shuffled = np.random.default_rng([seed, _HOLD_OUT]).permutation(labels)
+    return np.sort(shuffled[num_held_out:]), np.sort(shuffled[:num_held_out])
+
+
+def _divide_open_set(
+    dataset: IdentityDataset, open_identities: np.ndarray, seed: int
+) -> tuple[list[int], list[int]]:
+    """Return queries and gallery of the held-out identities."""
     open_query, open_gallery = [], []
     for identity in open_identities:
         indices = _shuffled_indices(dataset, identity, seed, _OPEN)
@@ -136,23 +197,7 @@ def split_dataset(
             f"{need}, so none can be searched for. Use another seed, a larger held_out_fraction, "
             "or 0."
         )
-
-    query, gallery = _sorted_indices(open_query), _sorted_indices(open_gallery)
-    if dataset.has_cameras:
-        query_cameras, gallery_cameras = dataset.cameras[query], dataset.cameras[gallery]
-    else:
-        query_cameras, gallery_cameras = np.zeros(len(query)), np.ones(len(gallery))
-    return Splits(
-        train=_sorted_indices(train),
-        closed_query=_sorted_indices(closed_query),
-        open_query=query,
-        open_gallery=gallery,
-        open_query_cameras=query_cameras.astype(np.int32),
-        open_gallery_cameras=gallery_cameras.astype(np.int32),
-        train_identities=train_identities.astype(np.int32),
-        open_identities=open_identities.astype(np.int32),
-        identities_without_closed_query=np.array(without_closed, dtype=np.int32),
-    )
+    return open_query, open_gallery
 
 
 def _sorted_indices(indices: list[int]) -> np.ndarray:

@@ -168,6 +168,15 @@ def read_manifest(directory: str | Path) -> dict[str, list]:
     return _read_table(Path(directory)).to_pydict()
 
 
+def read_identity_names(directory: str | Path) -> tuple[str, ...]:
+    """Returns every identity of a data set, in the order of the labels.
+
+    Raises:
+        ValueError: the folder holds no complete synthetic data set.
+    """
+    return tuple(json.loads(_read_table(Path(directory)).schema.metadata[_IDENTITIES]))
+
+
 def load_synthetic(directory: str | Path) -> tuple[IdentityDataset | EmptyDataset, dict]:
     """Reads a synthetic data set into memory.
 

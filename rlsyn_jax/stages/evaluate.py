@@ -32,6 +32,8 @@ from rlsyn_jax.training.atomic_files import write_json
 
 FIELDS = (*TARGET_FIELDS, "evaluate")
 INPUTS = ("pretrain", "synthesize", "recognize")
+# Pairs are drawn from all pairs of at most so many images, which are 8 million.
+_PAIRED_IMAGES = 4096
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
@@ -107,13 +109,12 @@ def _measure(dataset, splits, embeddings, pairs) -> dict:
     result = {}
     if len(splits.open_query):
         query, gallery = splits.open_query, splits.open_gallery
-        # The protocol takes identity 0 for distractors, so people count from 1.
         ranking = evaluate_ranking(
             embeddings[query],
-            dataset.identities[query] + 1,
+            splits.open_query_people,
             splits.open_query_cameras,
             embeddings[gallery],
-            dataset.identities[gallery] + 1,
+            splits.open_gallery_people,
             splits.open_gallery_cameras,
         )
         people = dataset.identities[query][ranking.valid_queries]
@@ -137,9 +138,12 @@ def _measure(dataset, splits, embeddings, pairs) -> dict:
 
 def _verification_pairs(config, dataset, splits):
     """Pairs of images of people that training never saw, or None where nobody is held out."""
-    shown = np.concatenate([splits.open_query, splits.open_gallery])
+    people = splits.open_gallery[splits.open_gallery_people > 0]  # Distractors are nobody.
+    shown = np.concatenate([splits.open_query, people])
     if not len(shown):
         return None
+    if len(shown) > _PAIRED_IMAGES:
+        shown = np.random.default_rng(config.seed).choice(shown, _PAIRED_IMAGES, replace=False)
     first, second, is_same = make_pairs(
         dataset.identities[shown], config.evaluate.verification_pairs, config.seed
     )

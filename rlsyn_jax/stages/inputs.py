@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
+import dataclasses
+import glob
 from pathlib import Path
 
 import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlsyn_jax.config import ConfigError
+from rlsyn_jax.config import PATH_SOURCES, ConfigError
 from rlsyn_jax.data.cache import cached_dataset
+from rlsyn_jax.data.cuhk03 import read_cuhk03
 from rlsyn_jax.data.folder import read_folder
-from rlsyn_jax.data.identity_dataset import IdentityDataset
+from rlsyn_jax.data.identity_dataset import IdentityDataset, Subset
+from rlsyn_jax.data.insightface import read_insightface
+from rlsyn_jax.data.market1501 import read_cuhk03_np, read_market1501
+from rlsyn_jax.data.msmt17 import read_msmt17
+from rlsyn_jax.data.parquet_images import read_parquet
 from rlsyn_jax.data.procedural import make_procedural_dataset
 from rlsyn_jax.data.splits import Splits, split_dataset
 from rlsyn_jax.data.tfds_source import read_tfds
+from rlsyn_jax.data.veri776 import read_veri776
+from rlsyn_jax.data.webdataset_tar import read_webdataset
 from rlsyn_jax.stages.stage_record import fingerprint, plain
 
 TARGET_FIELDS = ("data", "image", "split", "seed")
+_READERS = {
+    "folder": read_folder,
+    "insightface": read_insightface,
+    "webdataset": read_webdataset,
+    "parquet": read_parquet,
+    "market1501": read_market1501,
+    "msmt17": read_msmt17,
+    "veri776": read_veri776,
+}
+_FILE_SOURCES = ("insightface", "webdataset", "parquet")
+_LAYOUTS = {"folder": ", which holds one folder of images for each identity"}
 GENERAL_FIELDS = ("general_data", "image")
 
 
@@ -38,8 +58,15 @@ def load_target(config: ConfigDict, workdir: Path) -> tuple[IdentityDataset, Spl
 
 
 def load_general(config: ConfigDict, workdir: Path) -> IdentityDataset:
-    """Returns the general-domain data set that the prior and the extractors learn from."""
-    return _load(config, "general_data", workdir)
+    """Returns the general-domain data set that the prior and the extractors learn from.
+
+    Of a data set with a published split, these are the training images.
+    """
+    dataset = _load(config, "general_data", workdir)
+    if dataset.subsets is None:
+        return dataset
+    training = dataset.subset(np.flatnonzero(dataset.subsets == Subset.TRAIN), relabel=True)
+    return dataclasses.replace(training, subsets=None)
 
 
 def train_labels(dataset: IdentityDataset, splits: Splits) -> tuple[np.ndarray, np.ndarray]:
@@ -65,53 +92,64 @@ def _load(config: ConfigDict, section: str, workdir: Path) -> IdentityDataset:
             name="procedural people",
         )
         return dataset
-    size, resize = (image.size, image.width or image.size), image.resize
-    channels = image.channels
-
-    def read() -> IdentityDataset:
-        if source.source == "folder":
-            return read_folder(
-                source.path,
-                image_size=size,
-                channels=channels,
-                resize=resize,
-                skip_damaged=image.skip_damaged,
-                name=Path(source.path).resolve().name,
-            )
-        return read_tfds(
-            source.source,
-            data_dir=source.path or None,
-            image_size=size,
-            channels=channels,
-            resize=resize,
-        )
-
-    listing = []
-    if source.source == "folder":
-        root = Path(source.path)
-        if not root.is_dir():
-            raise ConfigError(
-                f"config.{section}.path is {source.path!r}, which is not a folder; give the folder "
-                "that holds one folder of images for each identity"
-            )
-        listing = [
-            (str(path.relative_to(root)), path.stat().st_size, path.stat().st_mtime_ns)
-            for path in sorted(root.rglob("*"))
-            if path.is_file()
-        ]
-    made_from = fingerprint([plain(source), plain(image), listing])
+    made_from_files = []
+    if source.source in PATH_SOURCES:
+        made_from_files = _files_below(config, section)
+    made_from = fingerprint([plain(source), plain(image), made_from_files])
     cache = Path(source.cache) if source.cache else Path(workdir) / "data"
-    dataset = cached_dataset(read, cache, made_from)
-    counts = np.bincount(dataset.identities, minlength=dataset.num_identities)
+    dataset = cached_dataset(lambda: _read(source, image), cache, made_from)
+    counted = dataset.identities
+    if dataset.subsets is not None:
+        counted = counted[dataset.subsets == Subset.TRAIN]
+    counts = np.bincount(counted, minlength=dataset.num_identities)
     kept = np.flatnonzero(counts >= source.min_images)
     if source.num_identities:
         kept = kept[: source.num_identities]
     if len(kept) < 2:
         raise ConfigError(
-            f"config.{section}: {len(kept)} identities are left of {dataset.num_identities} with "
+            f"config.{section}: {len(kept)} identities are left of {np.count_nonzero(counts)} with "
             f"min_images {source.min_images}; at least 2 are needed"
         )
-    if len(kept) < dataset.num_identities:
-        logging.info("%s: %d of %d identities", section, len(kept), dataset.num_identities)
-        dataset = dataset.subset(np.flatnonzero(np.isin(dataset.identities, kept)), relabel=True)
+    if len(kept) < np.count_nonzero(counts):
+        logging.info("%s: %d of %d identities", section, len(kept), np.count_nonzero(counts))
+        stays = np.isin(dataset.identities, kept)
+        if dataset.subsets is not None:
+            stays |= dataset.subsets != Subset.TRAIN
+        dataset = dataset.subset(np.flatnonzero(stays), relabel=True)
     return dataset
+
+
+def _read(source: ConfigDict, image: ConfigDict) -> IdentityDataset:
+    """Reads the data set that `source` names, at the size that `image` asks for."""
+    size = image.size, image.width or image.size
+    options = {"image_size": size, "channels": image.channels, "resize": image.resize}
+    if source.source.startswith("tfds:"):
+        return read_tfds(source.source, data_dir=source.path or None, **options)
+    kind, _, variant = source.source.partition(":")
+    if kind == "cuhk03":
+        return read_cuhk03(source.path, variant, **options)
+    options["skip_damaged"] = image.skip_damaged
+    if kind == "cuhk03_np":
+        return read_cuhk03_np(source.path, variant, **options)
+    if kind == "folder":
+        options["name"] = Path(source.path).resolve().name
+    return _READERS[kind](source.path, **options)
+
+
+def _files_below(config: ConfigDict, section: str) -> list[tuple[str, int, int]]:
+    """Returns name, size and time of every file of the data set."""
+    root = Path(config[section].path)
+    files = root.rglob("*")
+    if root.is_file() and config[section].source in _FILE_SOURCES:
+        # And what lies beside it: the index of a .rec.
+        root, files = root.parent, root.parent.glob(f"{glob.escape(root.stem)}.*")
+    elif not root.is_dir():
+        raise ConfigError(
+            f"config.{section}.path is {config[section].path!r}, which is not a folder; give the "
+            f"folder of the data set{_LAYOUTS.get(config[section].source, '')}"
+        )
+    return [
+        (str(path.relative_to(root)), path.stat().st_size, path.stat().st_mtime_ns)
+        for path in sorted(files)
+        if path.is_file()
+    ]

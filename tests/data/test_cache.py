@@ -1,5 +1,6 @@
 """A cached data set comes back equal, without TensorFlow, and a damaged cache is made again."""
 
+import dataclasses
 import subprocess
 import sys
 import textwrap
@@ -44,6 +45,19 @@ def _assert_equal(first, second):
         assert getattr(first, field).dtype == getattr(second, field).dtype
     for field in ("name", "identity_names", "file_names", "has_cameras"):
         assert getattr(first, field) == getattr(second, field)
+
+
+def test_a_published_split_comes_back_and_is_guarded(tmp_path):
+    subsets = np.arange(30, dtype=np.int8) % 4
+    dataset = dataclasses.replace(_dataset(), subsets=subsets)
+    for make in (lambda: dataset, _never):
+        cached = cached_dataset(make, tmp_path, "1")
+        _assert_equal(cached, dataset)
+        np.testing.assert_array_equal(cached.subsets, subsets)
+        assert cached.subsets.dtype == np.int8
+    assert cache._digest(dataset) != cache._digest(_dataset())
+    builder = tfds.builder_from_directory(tmp_path / "dataset-1")
+    assert builder.info.features["subset"].names == ["train", "query", "gallery", "distractor"]
 
 
 def _never():

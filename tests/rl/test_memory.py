@@ -36,11 +36,12 @@ def test_a_donated_argument_is_counted_once():
 def test_an_iteration_that_does_not_fit_is_refused_with_the_fields_to_change(monkeypatch):
     state = jnp.zeros((64, 64))
     policy = Policy(
-        iteration=jax.jit(lambda state, frozen, reference, bank: (state @ state, {})),
+        iteration=jax.jit(lambda state, *inputs: (state @ state, {})),
         state=state,
         frozen={},
         reference={},
         bank={},
+        embedding_params={},
         real_spread=0.0,
         weights={},
     )

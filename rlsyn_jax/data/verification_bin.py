@@ -1,0 +1,105 @@
+"""Reads the .bin verification sets of InsightFace: lfw.bin, cfp_fp.bin, agedb_30.bin, and others.
+
+A .bin is a pickle of (2 n encoded images, n truth values): images 2 i and 2 i + 1 are pair i.
+Images are byte strings or uint8 arrays. No code of a pickle is run (`restricted_pickle`).
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from rlsyn_jax.data.image_decoding import ImageSize, Resize, check_image_options, decode_image
+from rlsyn_jax.data.restricted_pickle import Stored, StoredArray, read_restricted_pickle
+from rlsyn_jax.data.verification_set import VerificationSet
+
+
+def read_verification_bin(
+    path: str | Path,
+    *,
+    image_size: ImageSize,
+    channels: int,
+    resize: Resize = "crop",
+) -> VerificationSet:
+    """Read a .bin, image by image.
+
+    Args:
+        path: the file.
+        image_size: a side length or (height, width).
+        channels: 1 for grey, 3 for RGB.
+        resize: "stretch", "pad" or "crop", as in `decode_image`, where an image has another size.
+
+    Returns:
+        The pairs in their order, named by the file.
+
+    Raises:
+        ValueError: where the file is damaged or holds anything else.
+        DamagedImageError: where an image cannot be read; names file and image.
+    """
+    size = check_image_options(image_size, channels, resize)
+    path = Path(path)
+    try:
+        file = open(path, "rb")
+    except OSError as error:
+        raise ValueError(f"{path} cannot be opened: {error.strerror}.") from error
+    with file:
+        content = read_restricted_pickle(file, str(path))
+        if not isinstance(content, tuple | list) or len(content) != 2:
+            raise ValueError(f"{path} does not hold two things; expected images and truth values.")
+        encoded, answers = content
+        if not isinstance(encoded, list | tuple):
+            raise ValueError(f"{path} holds no list of images.")
+        is_same = _truth_values(file, answers, path)
+        if len(encoded) != 2 * len(is_same):
+            raise ValueError(
+                f"{path} holds {len(encoded)} images and {len(is_same)} truth values; expected two "
+                "images for each."
+            )
+        images = np.empty((len(encoded), *size, channels), np.uint8)
+        for place, image in enumerate(encoded):
+            images[place] = decode_image(
+                _image_bytes(file, image, f"Image {place} of {path}"),
+                image_size=size,
+                channels=channels,
+                resize=resize,
+                described_as=f"{place} of {path}",
+            )
+    places = np.arange(len(encoded))
+    return VerificationSet(
+        name=path.stem,
+        images=images,
+        first=places[::2],
+        second=places[1::2],
+        is_same=is_same,
+        num_folds=min(10, len(is_same)),
+    )
+
+
+def _image_bytes(file, image, described_as: str) -> bytes:
+    try:
+        if isinstance(image, Stored):
+            return image.read(file)
+        if isinstance(image, StoredArray) and image.dtype == "u1":
+            return image.read(file).tobytes()
+    except ValueError as error:
+        raise ValueError(f"{described_as} is damaged: {error}.") from error
+    raise ValueError(f"{described_as} is neither bytes nor an array of bytes.")
+
+
+def _truth_values(file, answers, path: Path) -> np.ndarray:
+    try:
+        if isinstance(answers, StoredArray):
+            answers = list(answers.read(file).reshape(-1))
+        if not isinstance(answers, list | tuple):
+            raise ValueError("they are no list")
+        values = [
+            answer.read(file).item() if isinstance(answer, StoredArray) else answer
+            for answer in answers
+        ]
+        for place, value in enumerate(values):
+            if not isinstance(value, int | np.integer | np.bool_) or value not in (0, 1):
+                raise ValueError(f"{place} is {value!r:.40}")
+    except ValueError as error:
+        raise ValueError(
+            f"The truth values of {path} are none: {error}; expected True or False, or 1 or 0."
+        ) from error
+    return np.array(values, bool)
