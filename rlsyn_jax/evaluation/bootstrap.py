@@ -60,8 +60,29 @@ def cluster_bootstrap(
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 8 and 13.
     """
+    means = resampled_means(values, clusters, num_resamples=num_resamples, seed=seed)
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence}; it must be between 0 and 1")
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(np.mean(values)), float(low), float(high)
+
+
+def resampled_means(
+    values: np.ndarray, clusters: np.ndarray, *, num_resamples: int, seed: int
+) -> np.ndarray:
+    """Means of values over resamples of whole clusters, for statistics made of several means.
+
+    Args:
+        values: float [n]. clusters: int [n]. num_resamples: at least 1. seed: of the drawing.
+
+    Returns:
+        float64 [num_resamples].
+
+    Raises:
+        ValueError: shapes that do not fit, or no value.
+    """
     values, clusters = np.asarray(values, np.float64), np.asarray(clusters)
-    _check(values, confidence)
+    _check(values)
     if clusters.shape != values.shape or num_resamples < 1:
         raise ValueError(
             f"expected one cluster a value and at least 1 resample, got {values.shape} values, "
@@ -70,9 +91,7 @@ def cluster_bootstrap(
     _, members = np.unique(clusters, return_inverse=True)
     sums, counts = np.bincount(members, weights=values), np.bincount(members)
     drawn = np.random.default_rng(seed).integers(len(sums), size=(num_resamples, len(sums)))
-    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(values.mean()), float(low), float(high)
+    return sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,7 +180,7 @@ def paired_bootstrap(
     )
 
 
-def _check(values: np.ndarray, confidence: float) -> None:
+def _check(values: np.ndarray, confidence: float = 0.95) -> None:
     if values.ndim != 1 or len(values) == 0:
         raise ValueError(f"expected values [n] with n at least 1, got shape {values.shape}")
     if not 0 < confidence < 1:
