@@ -111,6 +111,8 @@ def identity_leakage(
         raise ValueError("at least one false accept rate is needed")
 
     thresholds = _thresholds(unseen, unseen_ids, false_accept_rates)
+    order = np.argsort(members, kind="stable")
+    train, members = train[order], members[order]
     own_person = np.searchsorted(people, synthetic_ids)
     own, other = _scores(synthetic, train, members, own_person)
     # An unseen image against each training person; [u, people] is small beside [u, m].
@@ -199,10 +201,9 @@ def _scores(synthetic, train, members, own_person) -> tuple[np.ndarray, np.ndarr
 
 
 def _person_scores(images, train, members) -> np.ndarray:
-    """Returns the highest similarity of images to each person's, [n, people]."""
-    order = np.argsort(members, kind="stable")
-    firsts = np.searchsorted(members[order], np.arange(members.max() + 1))
-    return np.maximum.reduceat(images @ train[order].T, firsts, axis=1)
+    """Returns the highest similarity of images to each person's, [n, people]; members rise."""
+    firsts = np.searchsorted(members, np.arange(members[-1] + 1))
+    return np.maximum.reduceat(images @ train.T, firsts, axis=1)
 
 
 def _blocks(embeddings):
