@@ -120,6 +120,9 @@ def test_accept_rates_are_those_of_every_threshold_tried(seed, levels, rate):
 def test_a_rate_of_whole_impostors_lets_all_of_them_through():
     similarities, is_same = np.arange(6000.0), np.arange(6000) < 3000
     assert true_accept_rate(similarities, is_same, 1e-3).false_accept_rate.value == 1e-3
+    # 0.29 * 100 is 28.999999999999996.
+    similarities, is_same = np.arange(200.0), np.arange(200) < 100
+    assert true_accept_rate(similarities, is_same, 0.29).false_accept_rate.value == 0.29
 
 
 def test_a_rate_below_one_impostor_is_refused():

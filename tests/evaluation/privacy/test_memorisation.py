@@ -50,6 +50,14 @@ def test_an_independent_generator_is_at_the_expected_share():
     assert covered >= 16  # Of 20 intervals of 95 %.
 
 
+def test_a_threshold_from_few_held_out_images_is_uncertain():
+    # Synthetic images without number leave the uncertainty of the threshold alone.
+    arguments = {"quantile": 0.2, "num_resamples": 99}
+    few = memorisation(points(0, 3000), points(1), points(2, 20), **arguments)
+    many = memorisation(points(0, 3000), points(1), points(2, 3000), **arguments)
+    assert few.share.high - few.share.low > 0.15 > 3 * (many.share.high - many.share.low)
+
+
 def test_people_are_drawn_whole():
     # Ten copies of each image say no more than one.
     synthetic, held_out = points(0, 40), points(2, 60)
