@@ -2,43 +2,94 @@
 
 from __future__ import annotations
 
+import einops
 import numpy as np
+
+METRICS = ("cosine", "euclidean")
 
 
 def nearest_real_distances(
-    synthetic: np.ndarray, real: np.ndarray, *, block_size: int = 4096
+    synthetic: np.ndarray, real: np.ndarray, *, metric: str = "cosine", block_size: int = 4096
 ) -> tuple[np.ndarray, np.ndarray]:
     """Finds each synthetic embedding's nearest real one.
 
     Args:
         synthetic: float [n, dim]. real: float [m, dim], m at least 1.
+        metric: "cosine" distance, 0 to 2, for embeddings; "euclidean" for pixels.
         block_size: synthetic embeddings compared at a time.
 
     Returns:
-        (float32 [n] cosine distance, 0 to 2; int64 [n] place of the nearest real one).
+        (float32 [n] distance; int64 [n] place of the nearest real one).
 
     Raises:
-        ValueError: shapes that do not fit, or no real embedding.
+        ValueError: shapes that do not fit, an unknown metric, numbers that are not finite, or no
+            real embedding.
     """
-    synthetic, real = _unit(synthetic), _unit(real)
+    synthetic, real = _checked(synthetic), _checked(real)
     if len(real) == 0 or synthetic.shape[1:] != real.shape[1:]:
         raise ValueError(
             "expected synthetic [n, dim] and real [m, dim] of one dim with m at least 1, got "
             f"{synthetic.shape} and {real.shape}"
         )
+    if metric not in METRICS:
+        raise ValueError(f"metric is {metric!r}; it must be one of {METRICS}")
+    if metric == "cosine":
+        synthetic, real = _unit(synthetic), _unit(real)
+    lengths = np.square(real).sum(axis=1)
     distances = np.empty(len(synthetic), np.float32)
     nearest = np.empty(len(synthetic), np.int64)
     for start in range(0, len(synthetic), block_size):
         block = slice(start, start + block_size)
-        similarity = synthetic[block] @ real.T
-        nearest[block] = similarity.argmax(axis=1)
-        distances[block] = np.clip(1 - similarity.max(axis=1), 0, 2)
+        similarity = synthetic[block] @ real.T  # [block, m]
+        if metric == "cosine":
+            nearest[block] = similarity.argmax(axis=1)
+            distances[block] = np.clip(1 - similarity.max(axis=1), 0, 2)
+        else:
+            nearest[block] = (lengths - 2 * similarity).argmin(axis=1)
+            # Anew from the two, so that a copy lies at 0 and not at a rounding error's root.
+            distances[block] = np.linalg.norm(synthetic[block] - real[nearest[block]], axis=1)
     return distances, nearest
 
 
-def _unit(embeddings) -> np.ndarray:
+def pixel_features(images: np.ndarray, *, factor: int = 1) -> np.ndarray:
+    """Pixels as features whose Euclidean distance is the root mean squared difference.
+
+    Args:
+        images: uint8 [n, h, w, c].
+        factor: side of the squares that are averaged into one pixel; divides h and w. Averages
+            forgive small shifts, and take less memory.
+
+    Returns:
+        float32 [n, h w c / factor^2]; distances lie in 0..1.
+
+    Raises:
+        ValueError: no uint8 images, or a factor that does not divide their sides.
+    """
+    images = np.asarray(images)
+    if images.ndim != 4 or images.dtype != np.uint8:
+        raise ValueError(
+            f"expected images [n, h, w, c] as uint8, got {images.shape} as {images.dtype}"
+        )
+    if factor < 1 or images.shape[1] % factor or images.shape[2] % factor:
+        raise ValueError(
+            f"factor is {factor}; it must divide the sides of {images.shape[1]} x "
+            f"{images.shape[2]} pixels"
+        )
+    means = einops.reduce(
+        images.astype(np.float32), "n (h a) (w b) c -> n (h w c)", "mean", a=factor, b=factor
+    )
+    return means / (255 * np.sqrt(max(means.shape[1], 1), dtype=np.float32))
+
+
+def _checked(embeddings) -> np.ndarray:
     embeddings = np.asarray(embeddings, np.float64)
     if embeddings.ndim != 2:
         raise ValueError(f"expected embeddings [n, dim], got shape {embeddings.shape}")
+    if not np.isfinite(embeddings).all():
+        raise ValueError("embeddings must be finite numbers")
+    return embeddings
+
+
+def _unit(embeddings: np.ndarray) -> np.ndarray:
     lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
     return embeddings / np.maximum(lengths, 1e-12)

@@ -1,9 +1,21 @@
-"""Ten-fold verification against a plain reading of the protocol; drawing of pairs."""
+"""Ten-fold verification against a plain reading, rates against scikit-learn; drawing of pairs."""
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import interpolate, optimize, stats
+from sklearn import metrics
 
-from rlsyn_jax.evaluation.verification import make_pairs, ten_fold_accuracy
+from rlsyn_jax.evaluation.proportion import wilson_interval
+from rlsyn_jax.evaluation.verification import (
+    equal_error_rate,
+    make_pairs,
+    pair_distances,
+    roc_points,
+    ten_fold_accuracy,
+    true_accept_rate,
+)
 
 
 def test_against_a_plain_reading():
@@ -58,7 +70,111 @@ def test_pairs_are_right_balanced_and_different():
     assert len(make_pairs(np.array([0, 0, 1]), 20, seed=0)[0]) == 20  # one genuine pair, repeated
 
 
+def scores(seed, number=400, levels=None):
+    random = np.random.default_rng(seed)
+    is_same = random.uniform(size=number) < 0.4
+    is_same[:2] = True, False
+    similarities = random.normal(size=number) + 1.5 * is_same
+    if levels:  # Few different values, so that most of them are tied.
+        similarities = np.round(similarities * levels) / levels
+    return similarities, is_same
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), number=st.integers(2, 60), levels=st.sampled_from([None, 1, 3]))
+def test_points_are_those_of_scikit_learn(seed, number, levels):
+    similarities, is_same = scores(seed, number, levels)
+    points = roc_points(similarities, is_same)
+    false, true, thresholds = metrics.roc_curve(is_same, similarities, drop_intermediate=False)
+    np.testing.assert_allclose(points.false_accept_rates, false)
+    np.testing.assert_allclose(points.true_accept_rates, true)
+    np.testing.assert_array_equal(points.thresholds, thresholds)
+    assert (points.num_genuine, points.num_impostors) == (is_same.sum(), (~is_same).sum())
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    levels=st.sampled_from([None, 1, 3]),
+    rate=st.sampled_from([0.5, 0.2, 0.1, 0.05, 0.025]),
+)
+def test_accept_rates_are_those_of_every_threshold_tried(seed, levels, rate):
+    similarities, is_same = scores(seed, 200, levels)
+    result = true_accept_rate(similarities, is_same, rate)
+    best = max(
+        (
+            (similarities[is_same] >= threshold).mean(),
+            (similarities[~is_same] >= threshold).mean(),
+        )
+        for threshold in [*similarities, np.inf]
+        if (similarities[~is_same] >= threshold).mean() <= rate
+    )
+    assert (result.true_accept_rate.value, result.false_accept_rate.value) == pytest.approx(best)
+    assert (similarities[is_same] >= result.threshold).mean() == pytest.approx(best[0])
+    hits = round(best[0] * is_same.sum())
+    expected = stats.binomtest(hits, int(is_same.sum())).proportion_ci(method="wilson")
+    assert result.true_accept_rate[1:] == pytest.approx((expected.low, expected.high))
+    assert result.num_impostors == (~is_same).sum()
+
+
+def test_a_rate_of_whole_impostors_lets_all_of_them_through():
+    similarities, is_same = np.arange(6000.0), np.arange(6000) < 3000
+    assert true_accept_rate(similarities, is_same, 1e-3).false_accept_rate.value == 1e-3
+    # 0.29 * 100 is 28.999999999999996.
+    similarities, is_same = np.arange(200.0), np.arange(200) < 100
+    assert true_accept_rate(similarities, is_same, 0.29).false_accept_rate.value == 0.29
+
+
+def test_a_rate_below_one_impostor_is_refused():
+    similarities, is_same = np.arange(6000.0), np.arange(6000) < 3000
+    with pytest.raises(ValueError, match="not measurable with 3000 impostor pairs.*10000 pairs"):
+        true_accept_rate(similarities, is_same, 1e-4)
+
+
+@pytest.mark.parametrize("levels", [None, 2])
+def test_equal_error_rate_is_where_the_curve_crosses_the_diagonal(levels):
+    similarities, is_same = scores(7, 500, levels)
+    false, true, _ = metrics.roc_curve(is_same, similarities, drop_intermediate=False)
+    curve = interpolate.interp1d(false, true)
+    # A vertical part of the curve has the height of one impostor pair.
+    expected = optimize.brentq(lambda rate: 1 - rate - curve(rate), 0, 1)
+    rate, threshold = equal_error_rate(similarities, is_same)
+    assert rate == pytest.approx(expected, abs=4e-3)
+    if not levels:
+        assert (similarities[~is_same] > threshold).mean() <= rate + 1e-12
+        assert (similarities[is_same] < threshold).mean() <= rate + 1e-12
+
+
+def test_equal_error_rate_of_told_apart_and_of_equal_pairs():
+    is_same = np.array([True, True, False, False])
+    assert equal_error_rate(np.array([3.0, 2, 1, 0]), is_same) == (0, 2)
+    assert equal_error_rate(np.zeros(4), is_same) == (0.5, 0)
+    assert equal_error_rate(np.array([0.0, 1, 2, 3]), is_same)[0] == 1
+
+
+def test_distances_are_of_unit_embeddings():
+    random = np.random.default_rng(0)
+    first, second = random.normal(size=(2, 30, 5))
+    distances, _ = pair_distances(first, second, np.ones(30))
+    cosine = [
+        a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in zip(first, second, strict=True)
+    ]
+    np.testing.assert_allclose(1 - distances / 2, cosine)
+
+
 def test_mistakes_are_told():
+    with pytest.raises(ValueError, match="21 pairs do not make 10 folds"):
+        ten_fold_accuracy(np.ones((21, 2)), np.ones((21, 2)), np.ones(21))
+    with pytest.raises(ValueError, match="genuine and impostor pairs are needed, got 3 and 0"):
+        roc_points(np.ones(3), np.ones(3))
+    with pytest.raises(ValueError, match="finite"):
+        equal_error_rate(np.array([np.nan, 1]), np.array([True, False]))
+    with pytest.raises(ValueError, match=r"is_same \[n\], got \(3,\) and \(2,\)"):
+        roc_points(np.ones(3), np.ones(2))
+    with pytest.raises(ValueError, match="false_accept_rate is 0"):
+        true_accept_rate(np.ones(2), np.array([True, False]), 0)
+    with pytest.raises(ValueError, match="got 4 of 3"):
+        wilson_interval(4, 3)
     with pytest.raises(ValueError, match="no genuine pair"):
         make_pairs(np.arange(5), 10, seed=0)
     with pytest.raises(ValueError, match="no impostor pair"):
