@@ -34,6 +34,8 @@ from rlsyn_jax import config as configuration
 from rlsyn_jax.report.figures import COLORS
 from rlsyn_jax.rl.monitoring import total_reward
 from rlsyn_jax.stages import run_stage, set_up
+from rlsyn_jax.stages.generator import make_sampler
+from rlsyn_jax.stages.inputs import load_target
 from rlsyn_jax.stages.policy import policy_steps
 from rlsyn_jax.stages.reinforce import compiled, fixed_noise_measure, make_policy
 from rlsyn_jax.training.atomic_files import write_bytes, write_json
@@ -207,7 +209,8 @@ def main(argv: list[str]) -> None:
     set_up(config, workdir)
     for stage in ("pretrain", "adapt"):
         run_stage(stage, config, workdir)
-    measure = fixed_noise_measure(config, workdir)
+    num_classes = len(load_target(config, workdir)[1].train_identities)
+    measure = fixed_noise_measure(config, workdir, make_sampler(config, num_classes))
     full = config.reinforce.iterations * passes_per_iteration(with_setting(config, FULL))
     records = {name: [] for name in names}
     # By turns, so that what disturbs the machine disturbs all settings alike.
