@@ -12,6 +12,8 @@ from ml_collections import ConfigDict
 
 from rlsyn_jax.training.device_kinds import NAMED_DEVICES, named_devices
 
+LORA_TARGETS = ("qkv", "proj", "mlp_fc1", "mlp_fc2")  # Of a generator's blocks.
+
 
 def default_config() -> ConfigDict:
     """Returns the complete configuration; a config file changes fields and adds none."""
@@ -96,6 +98,7 @@ def default_config() -> ConfigDict:
     config.adapt = _denoising_training()
     config.adapt.trainable = "all"  # class_embedding | adaln | lora | all
     config.adapt.lora_rank = 4
+    config.adapt.lora_targets = LORA_TARGETS  # Any of them.
     config.adapt.class_rows = "mean"  # zero | normal | mean (of the prior's rows)
     config.adapt.class_embedding_rate = 20.0
     config.adapt.steps = 300
@@ -134,6 +137,7 @@ def default_config() -> ConfigDict:
     config.reinforce.kl_space = "x"  # x (closed form) | epsilon (DPOK's surrogate)
     config.reinforce.trainable = "class_embedding"  # class_embedding | adaln | lora | all
     config.reinforce.lora_rank = 4
+    config.reinforce.lora_targets = LORA_TARGETS  # Any of them.
     config.reinforce.learning_rate = 1e-2  # Of class rows; the whole network needs 1e-5 to 1e-4.
     config.reinforce.decay = "cosine"  # constant | linear | cosine, of the learning rate.
     config.reinforce.gradient_clip = 1.0
@@ -462,6 +466,10 @@ def validate(config: ConfigDict) -> None:
     for path in ("reinforce.num_steps", "synthesize.num_steps"):
         limit = config.generator.num_timesteps
         require(field(config, path) <= limit, path, f"at most generator.num_timesteps ({limit})")
+    for section in ("adapt", "reinforce"):
+        targets = config[section].lora_targets
+        known = isinstance(targets, tuple) and targets and not set(targets) - set(LORA_TARGETS)
+        require(bool(known), f"{section}.lora_targets", f"a selection of {LORA_TARGETS}")
     _validate_reinforce(config, require)
     recognize = config.recognize
     unknown = set(recognize.arms) - set(ARMS)

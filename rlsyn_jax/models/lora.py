@@ -1,7 +1,7 @@
 """Low-rank adaptation: a small parameter tree that is added to frozen dense kernels.
 
-Hu et al., arXiv 2106.09685: W' = W + s A B (their alpha / rank is s), with B = 0 at the start, so
-that the adapted model begins as the frozen one.
+Hu et al., arXiv 2106.09685: W' = W + A B (their alpha is the rank here), with B = 0 at the start,
+so that the adapted model begins as the frozen one.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ def init_lora(key: jax.Array, params: dict, *, rank: int, targets: tuple = DEFAU
     return pairs
 
 
-def merge_lora(params: dict, lora: dict, *, scale: float = 1.0) -> dict:
-    """Returns params with scale * a @ b added to each adapted kernel (differentiable in both)."""
+def merge_lora(params: dict, lora: dict) -> dict:
+    """Returns params with a @ b added to each adapted kernel (differentiable in both)."""
     flat = flax.traverse_util.flatten_dict(params, sep="/")
     for name, pair in lora.items():
-        flat[name] = flat[name] + scale * (pair["a"] @ pair["b"]).astype(flat[name].dtype)
+        flat[name] = flat[name] + (pair["a"] @ pair["b"]).astype(flat[name].dtype)
     return flax.traverse_util.unflatten_dict(flat, sep="/")

@@ -43,6 +43,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         params,
         config.adapt.trainable,
         lora_rank=config.adapt.lora_rank,
+        lora_targets=tuple(config.adapt.lora_targets),
         key=jax.random.key(config.seed + 2),
     )
     last, average = train_denoising(

@@ -18,25 +18,35 @@ from rlsyn_jax.training.meshes import make_abstract_mesh
 from rlsyn_jax.training.trainable import split
 
 
-def split_shapes(config: ConfigDict, num_classes: int, trainable: str, lora_rank: int = 4) -> tuple:
+def split_shapes(config: ConfigDict, num_classes: int, section: str) -> tuple:
     """Returns the shapes of what trains and of what is frozen; nothing is allocated.
 
     Args:
         config: complete configuration.
         num_classes: class rows of the generator.
-        trainable, lora_rank: see training.trainable.split.
+        section: "pretrain", "adapt" or "reinforce".
     """
     # How blocks are computed does not change their parameters.
     model = build_generator(config, num_classes).clone(remat=False)
-    return _split_shapes(model, sample_shape(config), trainable, lora_rank)
+    # Its settings count for adapt and reinforce; the prior has no low-rank pairs.
+    lora = config.reinforce if section == "reinforce" else config.adapt
+    return _split_shapes(
+        model,
+        sample_shape(config),
+        trained_part(config, section),
+        lora.lora_rank,
+        tuple(lora.lora_targets),
+    )
 
 
 @functools.lru_cache(maxsize=8)
-def _split_shapes(model: DiT, shape: tuple[int, int, int], trainable: str, lora_rank: int) -> tuple:
+def _split_shapes(
+    model: DiT, shape: tuple[int, int, int], trainable: str, lora_rank: int, lora_targets: tuple
+) -> tuple:
     def parts(key):
         label = jnp.zeros(1, jnp.int32)
         params = model.init(key, jnp.zeros((1, *shape)), label, label)["params"]
-        return split(params, trainable, lora_rank=lora_rank, key=key)
+        return split(params, trainable, lora_rank=lora_rank, lora_targets=lora_targets, key=key)
 
     return jax.eval_shape(parts, jax.random.key(0))
 
@@ -61,7 +71,7 @@ def training_memory(
         on_cpu: compiled by XLA's CPU compiler; else an estimate.
     """
     training, trainable = config[section], trained_part(config, section)
-    trained, frozen = split_shapes(config, num_classes, trainable, config.adapt.lora_rank)
+    trained, frozen = split_shapes(config, num_classes, section)
     optimizer = denoising_optimizer(training, training.steps)
     return functools.partial(
         predict_training_memory,

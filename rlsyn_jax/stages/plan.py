@@ -305,7 +305,6 @@ def largest_fitting(fits: Callable[[int], bool]) -> int:
 
 
 def _parameters(config: ConfigDict, section: str, num_classes: int) -> tuple[int, int]:
-    rank = config.reinforce.lora_rank if section == "reinforce" else config.adapt.lora_rank
-    shapes = split_shapes(config, num_classes, trained_part(config, section), rank)
+    shapes = split_shapes(config, num_classes, section)
     trained, frozen = (sum(leaf.size for leaf in jax.tree.leaves(part)) for part in shapes)
     return trained + frozen, trained

@@ -148,7 +148,7 @@ def iteration_memory(
         on_cpu: compiled by XLA's CPU compiler; else an estimate.
     """
     reinforce, shape = config.reinforce, sample_shape(config)
-    trained, frozen = split_shapes(config, num_classes, reinforce.trainable, reinforce.lora_rank)
+    trained, frozen = split_shapes(config, num_classes, "reinforce")
     value_bytes = 0
     if reinforce.value_steps:
         key, label = jax.random.key(0), jnp.zeros(1, jnp.int32)

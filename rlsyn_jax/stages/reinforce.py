@@ -241,6 +241,7 @@ def assemble_policy(
         cold_start,
         reinforce.trainable,
         lora_rank=reinforce.lora_rank,
+        lora_targets=tuple(reinforce.lora_targets),
         key=jax.random.key(config.seed + 3),
     )
     trained = place(trained, parameter_shardings(mesh, trained))

@@ -89,13 +89,12 @@ class CheckpointStore:
         )
         self._manager.wait_until_finished()
 
-    def restore(self, target: Any, step: int | None = None) -> tuple[Any, dict | None, dict]:
+    def restore(self, target: Any) -> tuple[Any, dict | None, dict]:
         """Reads the newest step that can be read.
 
         Args:
             target: pytree of arrays (or ShapeDtypeStructs with shardings) to read into; the
                 result has its structure, dtypes and shardings.
-            step: a certain step, without falling back to older ones.
 
         Returns:
             (state, iterator_state, config).
@@ -104,7 +103,7 @@ class CheckpointStore:
             FileNotFoundError: there is no step.
             ValueError: no step could be read; says why for each.
         """
-        steps = sorted(self._manager.all_steps(), reverse=True) if step is None else [step]
+        steps = sorted(self._manager.all_steps(), reverse=True)
         if not steps:
             raise FileNotFoundError(f"{self._directory} holds no checkpoint")
         abstract = jax.tree.map(

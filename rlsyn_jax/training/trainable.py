@@ -10,14 +10,19 @@ import flax
 import jax
 import optax
 
-from rlsyn_jax.models.lora import init_lora, merge_lora
+from rlsyn_jax.models.lora import DEFAULT_TARGETS, init_lora, merge_lora
 
 CHOICES = ("class_embedding", "adaln", "lora", "all")
 _CLASS_ROWS = "y_embedder/embedding_table"
 
 
 def split(
-    params: dict, trainable: str, *, lora_rank: int = 4, key: jax.Array | None = None
+    params: dict,
+    trainable: str,
+    *,
+    lora_rank: int = 4,
+    lora_targets: tuple[str, ...] = DEFAULT_TARGETS,
+    key: jax.Array | None = None,
 ) -> tuple[dict, dict]:
     """Splits parameters into what trains and what is frozen.
 
@@ -26,6 +31,7 @@ def split(
         trainable: "class_embedding" (the class table alone), "adaln" (class table and all adaLN
             projections), "lora" (class table and low-rank pairs) or "all".
         lora_rank: rank of the pairs, for "lora".
+        lora_targets: names of the dense modules that get pairs, for "lora".
         key: typed random key, for "lora".
 
     Returns:
@@ -45,7 +51,9 @@ def split(
 
     trained = {name: value for name, value in flat.items() if trains(name)}
     frozen = {name: value for name, value in flat.items() if not trains(name)}
-    lora = init_lora(key, params, rank=lora_rank) if trainable == "lora" else {}
+    lora = {}
+    if trainable == "lora":
+        lora = init_lora(key, params, rank=lora_rank, targets=lora_targets)
     unflatten = flax.traverse_util.unflatten_dict
     return {"params": unflatten(trained, sep="/"), "lora": lora}, unflatten(frozen, sep="/")
 

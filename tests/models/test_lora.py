@@ -1,10 +1,11 @@
-"""Low-rank adaptation against W + scale A B written out."""
+"""Low-rank adaptation against W + A B written out."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rlsyn_jax.models.dit import stack_blocks, unstack_blocks
 from rlsyn_jax.models.lora import init_lora, merge_lora
 
 
@@ -53,17 +54,17 @@ def test_first_factors_are_normal_with_variance_one_over_the_inputs_and_all_diff
     assert np.abs(np.corrcoef(factors[0].ravel(), factors[1].ravel())[0, 1]) < 0.05
 
 
-def test_merging_adds_the_scaled_product_to_the_adapted_kernels_only(params):
+def test_merging_adds_the_product_to_the_adapted_kernels_only(params):
     lora = init_lora(jax.random.key(0), params, rank=2, targets=("qkv",))
     random = np.random.default_rng(1)
     for pair in lora.values():
         pair["b"] = jnp.asarray(random.normal(size=pair["b"].shape), jnp.float32)
-    merged = jax.jit(lambda p, pairs: merge_lora(p, pairs, scale=0.7))(params, lora)
+    merged = jax.jit(lambda p, pairs: merge_lora(p, pairs))(params, lora)
     for block in ("blocks_0", "blocks_1"):
         pair = jax.tree.map(np.float64, lora[f"{block}/attn/qkv/kernel"])
         before = np.float64(params[block]["attn"]["qkv"]["kernel"])
         after = np.float64(merged[block]["attn"]["qkv"].pop("kernel"))
-        np.testing.assert_allclose(after, before + 0.7 * pair["a"] @ pair["b"], atol=1e-5)
+        np.testing.assert_allclose(after, before + pair["a"] @ pair["b"], atol=1e-5)
         assert np.linalg.matrix_rank(after - before, tol=1e-4) == 2
         del params[block]["attn"]["qkv"]["kernel"]
     jax.tree.map(np.testing.assert_array_equal, merged, params)
@@ -89,3 +90,26 @@ def test_mistakes_are_told(params):
         init_lora(jax.random.key(0), params, rank=0)
     with pytest.raises(ValueError, match=r"named one of \('fc',\)"):
         init_lora(jax.random.key(0), params, rank=1, targets=("fc",))
+
+
+def test_pairs_of_stacked_layers_are_those_of_each_layer(params):
+    params = {f"blocks_{layer}": {"attn": params[f"blocks_{layer}"]["attn"]} for layer in (0, 1)}
+    lora = init_lora(jax.random.key(0), stack_blocks(params), rank=2, targets=("qkv",))
+    random = np.random.default_rng(1)
+    for pair in lora.values():
+        pair["b"] = jnp.asarray(random.normal(size=pair["b"].shape), jnp.float32)
+    merged = unstack_blocks(merge_lora(stack_blocks(params), lora))
+    for layer in (0, 1):
+        of_layer = {
+            name.replace("blocks/", f"blocks_{layer}/"): {
+                "a": pair["a"][layer],
+                "b": pair["b"][layer],
+            }
+            for name, pair in lora.items()
+        }
+        expected = merge_lora(params, of_layer)[f"blocks_{layer}"]["attn"]["qkv"]["kernel"]
+        np.testing.assert_allclose(
+            merged[f"blocks_{layer}"]["attn"]["qkv"]["kernel"], expected, atol=1e-6
+        )
+    first, second = (np.asarray(lora["blocks/attn/qkv/kernel"]["a"][layer]) for layer in (0, 1))
+    assert np.abs(first - second).max() > 0.1

@@ -38,9 +38,7 @@ def compiled_step(config, mesh):
             shardings,
         )
 
-    trained, frozen = map(
-        placed, split_shapes(config, CLASSES, training.trainable, training.lora_rank)
-    )
+    trained, frozen = map(placed, split_shapes(config, CLASSES, "adapt"))
     whole = replicated(mesh)
     state = TrainState(
         step=jax.ShapeDtypeStruct((), jnp.int32, sharding=whole),
