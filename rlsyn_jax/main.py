@@ -11,7 +11,7 @@ from ml_collections import config_flags
 
 from rlsyn_jax import config as configuration
 from rlsyn_jax.stages.stage_record import StageError
-from rlsyn_jax.training.preemption import EXIT_CODE, Preempted, listen
+from rlsyn_jax.training.preemption import EXIT_CODE, Preempted, end_if_preempted, listen
 from rlsyn_jax.training.processes import is_primary, join_processes
 
 STAGES = ("pretrain", "adapt", "reinforce", "synthesize", "recognize", "evaluate", "report")
@@ -48,6 +48,7 @@ def main(argv: list[str]) -> None:
         for stage in STAGES:
             if stage in _STAGES.value:
                 run_stage(stage, _CONFIG.value, workdir)
+                end_if_preempted(f"stage {stage}")
     except Preempted:
         sys.exit(EXIT_CODE)
     except (ValueError, FloatingPointError, StageError, OSError) as error:

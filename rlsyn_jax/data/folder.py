@@ -1,6 +1,5 @@
 """Reads a folder that holds one folder of images for every identity."""
 
-import logging
 import re
 import unicodedata
 from pathlib import Path
@@ -10,11 +9,10 @@ import numpy as np
 from rlsyn_jax.data.identity_dataset import IdentityDataset
 from rlsyn_jax.data.image_decoding import (
     IMAGE_EXTENSIONS,
-    DamagedImageError,
     ImageSize,
     Resize,
     check_image_options,
-    decode_image,
+    decode_images,
 )
 
 _LAYOUT = "expected one folder for each identity with its images inside: PATH/IDENTITY/IMAGE.jpg"
@@ -53,41 +51,38 @@ def read_folder(
         ValueError: where the folder or an image is not as described; the message names the path.
         DamagedImageError: where an image cannot be read and `skip_damaged` is False.
     """
-    height, width = check_image_options(image_size, channels, resize)
+    check_image_options(image_size, channels, resize)
     path = Path(path)
     folders = _identity_folders(path)
     files_by_identity = {folder.name: _image_files(folder) for folder in folders}
-    num_files = sum(len(files) for files in files_by_identity.values())
-
-    images = np.empty((num_files, height, width, channels), np.uint8)
-    identities, file_names, damaged = [], [], []
+    listing = [
+        (label, identity, file)
+        for label, (identity, files) in enumerate(files_by_identity.items())
+        for file in files
+    ]
+    images, kept = decode_images(
+        ((file, None) for _, _, file in listing),
+        num_images=len(listing),
+        image_size=image_size,
+        channels=channels,
+        resize=resize,
+        skip_damaged=skip_damaged,
+        place=str(path),
+    )
+    identities = [listing[number][0] for number in kept]
+    file_names = [f"{listing[number][1]}/{listing[number][2].name}" for number in kept]
+    readable = set(identities)
     for label, (identity, files) in enumerate(files_by_identity.items()):
-        for file in files:
-            try:
-                images[len(file_names)] = decode_image(
-                    file, image_size=(height, width), channels=channels, resize=resize
-                )
-            except DamagedImageError as error:
-                if not skip_damaged:
-                    raise
-                logging.warning("Skipped: %s", error)
-                damaged.append(file)
-                continue
-            identities.append(label)
-            file_names.append(f"{identity}/{file.name}")
-        if not identities or identities[-1] != label:
+        if label not in readable:
             raise ValueError(
                 f"None of the {len(files)} images in {path / identity} can be read; expected at "
                 "least one intact image of every identity. Replace them or remove the folder."
             )
-    if damaged:
-        logging.warning("%d of %d images in %s were skipped.", len(damaged), num_files, path)
-
     cameras = [camera_of(file_name) for file_name in file_names]
     has_cameras = None not in cameras
     return IdentityDataset(
         name=name or path.resolve().name,
-        images=images[: len(file_names)],
+        images=images,
         identities=np.array(identities, np.int32),
         cameras=np.array(cameras if has_cameras else [0] * len(cameras), np.int32),
         identity_names=tuple(files_by_identity),

@@ -1,7 +1,9 @@
 """From an encoded image of any common kind to 8-bit pixels of one size and channel number."""
 
 import io
+import logging
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -115,6 +117,58 @@ def decode_image(
     if size is not None and image.size != size[::-1]:
         image = _resized(image, size, resize)
     return np.asarray(image, dtype=np.uint8).reshape(image.height, image.width, channels)
+
+
+def decode_images(
+    sources: Iterable[tuple[str | Path | bytes, str | None]],
+    *,
+    num_images: int,
+    image_size: ImageSize,
+    channels: int,
+    resize: Resize,
+    skip_damaged: bool,
+    place: str,
+) -> tuple[np.ndarray, list[int]]:
+    """Read the images of a data set, one at a time.
+
+    Args:
+        sources: of each image, what `decode_image` takes as source and as described_as.
+        num_images: how many there are at most.
+        image_size: a side length or (height, width).
+        channels, resize: as in `decode_image`.
+        skip_damaged: leave out images that cannot be read, and log their names, instead of
+            stopping at the first.
+        place: where the images are, for the log.
+
+    Returns:
+        (uint8 [k, height, width, channels], the numbers of these k images among the sources).
+
+    Raises:
+        DamagedImageError: where an image cannot be read and `skip_damaged` is False.
+        ValueError: where an option is not one of those listed.
+    """
+    size = check_image_options(image_size, channels, resize)
+    images, kept, number = np.empty((num_images, *size, channels), np.uint8), [], -1
+    for number, (source, described_as) in enumerate(sources):
+        try:
+            images[len(kept)] = decode_image(
+                source,
+                image_size=size,
+                channels=channels,
+                resize=resize,
+                described_as=described_as,
+            )
+        except DamagedImageError as error:
+            if not skip_damaged:
+                raise
+            logging.warning("Skipped: %s", error)
+            continue
+        kept.append(number)
+    if len(kept) <= number:
+        logging.warning(
+            "%d of %d images in %s were skipped.", number + 1 - len(kept), number + 1, place
+        )
+    return images[: len(kept)], kept
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:

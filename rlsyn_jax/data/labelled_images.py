@@ -1,7 +1,6 @@
 """Encoded images that come one by one with the name of who is shown, decoded into a data set."""
 
 import dataclasses
-import logging
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -9,13 +8,7 @@ import numpy as np
 
 from rlsyn_jax.data.folder import natural_order
 from rlsyn_jax.data.identity_dataset import IdentityDataset
-from rlsyn_jax.data.image_decoding import (
-    DamagedImageError,
-    ImageSize,
-    Resize,
-    check_image_options,
-    decode_image,
-)
+from rlsyn_jax.data.image_decoding import ImageSize, Resize, decode_images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,30 +59,23 @@ def read_labelled(
         ValueError: where fewer than two people are shown.
         DamagedImageError: where an image cannot be read and `skip_damaged` is False.
     """
-    size = check_image_options(image_size, channels, resize)
-    pixels = np.empty((num_images, *size, channels), np.uint8)
-    people, cameras, file_names = [], [], []
-    num_damaged = 0
-    for image in images:
-        try:
-            pixels[len(people)] = decode_image(
-                image.content,
-                image_size=size,
-                channels=channels,
-                resize=resize,
-                described_as=f"{image.file_name} of {described_as}",
-            )
-        except DamagedImageError as error:
-            if not skip_damaged:
-                raise
-            logging.warning("Skipped: %s", error)
-            num_damaged += 1
-            continue
-        people.append(image.identity)
-        cameras.append(image.camera)
-        file_names.append(image.file_name)
-    if num_damaged:
-        logging.warning("%d images of %s were skipped.", num_damaged, described_as)
+    known = []  # Of each image; the image itself is let go when it is decoded.
+
+    def sources():
+        for image in images:
+            known.append((image.identity, image.camera, image.file_name))
+            yield image.content, f"{image.file_name} of {described_as}"
+
+    pixels, kept = decode_images(
+        sources(),
+        num_images=num_images,
+        image_size=image_size,
+        channels=channels,
+        resize=resize,
+        skip_damaged=skip_damaged,
+        place=described_as,
+    )
+    people, cameras, file_names = ([known[i][part] for i in kept] for part in range(3))
     names = sorted(set(people), key=natural_order)
     if len(names) < 2:
         raise ValueError(
@@ -100,7 +86,7 @@ def read_labelled(
     has_cameras = None not in cameras
     return IdentityDataset(
         name=name,
-        images=pixels[: len(people)],
+        images=pixels,
         identities=np.array([label_of[person] for person in people], np.int32),
         cameras=np.array(cameras if has_cameras else [0] * len(cameras), np.int32),
         identity_names=tuple(names),

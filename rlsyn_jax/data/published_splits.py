@@ -5,7 +5,6 @@ who is shown and for what; here they are checked against each other and decoded 
 """
 
 import dataclasses
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,11 +13,10 @@ import numpy as np
 from rlsyn_jax.data.folder import natural_order
 from rlsyn_jax.data.identity_dataset import IdentityDataset, Subset
 from rlsyn_jax.data.image_decoding import (
-    DamagedImageError,
     ImageSize,
     Resize,
     check_image_options,
-    decode_image,
+    decode_images,
 )
 
 DISTRACTORS = "distractors"
@@ -71,31 +69,26 @@ def read_published(
             for, or a file is listed twice.
         DamagedImageError: where an image cannot be read and `skip_damaged` is False.
     """
-    size = check_image_options(image_size, channels, resize)
+    check_image_options(image_size, channels, resize)
     root = Path(root)
     check_listing(listing, f"{name} in {root}")
     names = sorted({image.identity for image in listing}, key=natural_order)
     label_of = {identity: label for label, identity in enumerate(names)}
-    images = np.empty((len(listing), *size, channels), np.uint8)
-    kept = []
-    for image in listing:
-        try:
-            images[len(kept)] = decode_image(
-                root / image.file, image_size=size, channels=channels, resize=resize
-            )
-        except DamagedImageError as error:
-            if not skip_damaged:
-                raise
-            logging.warning("Skipped: %s", error)
-            continue
-        kept.append(image)
+    images, numbers = decode_images(
+        ((root / image.file, None) for image in listing),
+        num_images=len(listing),
+        image_size=image_size,
+        channels=channels,
+        resize=resize,
+        skip_damaged=skip_damaged,
+        place=str(root),
+    )
+    kept = [listing[number] for number in numbers]
     if len(kept) < len(listing):
-        skipped = len(listing) - len(kept)
-        logging.warning("%d of %d images in %s were skipped.", skipped, len(listing), root)
         check_listing(kept, f"What can be read of {name} in {root}")
     return IdentityDataset(
         name=name,
-        images=images[: len(kept)],
+        images=images,
         identities=np.array([label_of[image.identity] for image in kept], np.int32),
         cameras=np.array([image.camera for image in kept], np.int32),
         identity_names=tuple(names),

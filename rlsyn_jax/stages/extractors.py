@@ -38,6 +38,7 @@ from rlsyn_jax.training.checkpoints import CheckpointStore
 from rlsyn_jax.training.meshes import make_mesh, own_device, place, replicated
 from rlsyn_jax.training.metrics import Progress
 from rlsyn_jax.training.optimizers import make_optimizer, make_schedule
+from rlsyn_jax.training.preemption import end_if_preempted
 
 NAMES = ("reward", "judge", "start")
 
@@ -167,6 +168,8 @@ def _train(
                     "config.extractor.learning_rate"
                 )
             progress.update(done, **values)
+        # It is made in one go, and is begun anew by the next process.
+        end_if_preempted(f"what was made before extractor {name}")
     state = jax.device_get(state)
     with CheckpointStore(_folder(workdir, name), max_to_keep=1) as store:
         weights = {

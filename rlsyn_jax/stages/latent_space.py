@@ -127,6 +127,12 @@ def shared_by_devices(space: LatentSpace, mesh: Mesh) -> Callable[[dict, jax.Arr
     )
 
 
+def decoding_flops(space: LatentSpace) -> float:
+    """Returns the floating-point operations of decoding one sample, as XLA counts them."""
+    sample = jax.ShapeDtypeStruct((1, *space.shape), jnp.float32)
+    return jax.jit(space.decode).lower(space.params, sample).cost_analysis()["flops"]
+
+
 def encoded_images(
     config: ConfigDict, workdir: Path, name: str, images: np.ndarray, *, mirrored: bool
 ) -> np.ndarray | LatentCache:

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from rlsyn_jax.config import ConfigError
 from rlsyn_jax.evaluation.fidelity import precision_recall_density_coverage
 from rlsyn_jax.evaluation.identification import nearest_centroid_accuracy
+from rlsyn_jax.models.dit_flops import forward_flops
 from rlsyn_jax.rewards.reference_bank import ReferenceBank, build_reference_bank
 from rlsyn_jax.rewards.registry import check_reward_output, resolve_reward
 from rlsyn_jax.rewards.richness import reference_variance
@@ -34,7 +35,12 @@ from rlsyn_jax.stages.generator import (
     write_sample_grid,
 )
 from rlsyn_jax.stages.inputs import TARGET_FIELDS, load_target, train_labels
-from rlsyn_jax.stages.latent_space import LATENT_FIELDS, open_latent_space, shared_by_devices
+from rlsyn_jax.stages.latent_space import (
+    LATENT_FIELDS,
+    decoding_flops,
+    open_latent_space,
+    shared_by_devices,
+)
 from rlsyn_jax.stages.policy import FIELDS_OF_MEMORY, policy_settings, policy_steps
 from rlsyn_jax.stages.stage_record import StageRecord, plain
 from rlsyn_jax.training.atomic_files import write_json
@@ -206,6 +212,14 @@ def make_policy(config: ConfigDict, workdir: Path, mesh: Mesh) -> Policy:
     def embed(params, samples):
         return embed_image(jnp.clip(decode(params, samples), -1, 1))
 
+    if space.name:
+        generator = forward_flops(build_generator(config, bank.features.shape[0]), space.shape)
+        logging.info(
+            "reinforce: rewards decode each sample, %.2f GFLOP beside %.2f of a forward pass of "
+            "the generator; config.autoencoder.reward_path may name a cheaper decoder",
+            decoding_flops(space) / 1e9,
+            generator / 1e9,
+        )
     cold_start = load_model(config, workdir, "adapt")
     return assemble_policy(config, mesh, cold_start, embed, space.params, bank)
 

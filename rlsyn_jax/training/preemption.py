@@ -25,12 +25,18 @@ class Preempted(Exception):
 
 
 def listen() -> None:
-    """Notes SIGTERM from now on instead of dying of it; call in the main thread.
+    """Notes the first SIGTERM from now on instead of dying of it; call in the main thread.
 
     Among several processes jax's own service listens, so that all end at the same step.
     """
+
+    def note(number, frame):
+        _received.append(number)
+        # Whoever sends it twice does not want to wait.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
     if not jax.distributed.is_initialized():
-        signal.signal(signal.SIGTERM, lambda number, frame: _received.append(number))
+        signal.signal(signal.SIGTERM, note)
 
 
 def end_if_preempted(what: str, save: Callable[[], None] | None = None) -> None:

@@ -96,7 +96,7 @@ def test_another_name_and_grey_and_damaged_images(tmp_path, caplog):
         read(tmp_path)
     dataset = read(tmp_path, skip_damaged=True, channels=1)
     check(dataset, range(6))
-    assert dataset.images.shape[-1] == 1 and "1 images of" in caplog.text
+    assert dataset.images.shape[-1] == 1 and "1 of 7 images in" in caplog.text
 
 
 def test_what_is_written_is_laid_out_as_published(tmp_path):

@@ -15,6 +15,7 @@ from rlsyn_jax.models.autoencoder_kl import AutoencoderKL
 from rlsyn_jax.models.tiled_decoding import decode_tiled
 from rlsyn_jax.models.tiny_autoencoder import TinyAutoencoder
 from rlsyn_jax.stages.latent_space import (
+    decoding_flops,
     encoded_images,
     image_shape,
     open_latent_space,
@@ -169,6 +170,14 @@ def test_each_device_decodes_its_own_samples(program, checkpoints):
     np.testing.assert_allclose(images, space.decode(space.params, samples), atol=1e-5)
 
 
+def test_the_price_of_decoding_is_that_of_its_convolutions(program, checkpoints):
+    space = open_latent_space(make_config(program, checkpoints["TinyAutoencoder"]))
+    # Of [4, 2] places: 4 to 4 channels, a block, after doubling another convolution and block, and
+    # the last to 3 colours; 3 x 3 taps, two operations each.
+    products = 8 * (4 * 4 + 3 * 4 * 4) + 32 * (4 * 4 + 3 * 4 * 4 + 4 * 3)
+    assert decoding_flops(space) == pytest.approx(2 * 9 * products, rel=0.35)
+
+
 def test_rewards_may_be_decoded_by_another_network(program, checkpoints):
     config = make_config(
         program, checkpoints["AutoencoderKL"], reward_path=checkpoints["TinyAutoencoder"]
@@ -237,6 +246,7 @@ def test_the_whole_method_in_latents(program, tmp_path):
     workdir = tmp_path / "run"
     log = program.run(workdir, fields=fields)
     assert "latents of general: 24 images" in log
+    assert "reinforce: rewards decode each sample" in log
     (general,) = (workdir / "latents").glob("general-*")
     assert len(list(general.glob("*.array_record"))) == 3
     assert LatentCache(general).shape == (24, 2, 2, 8, 8, 4)
