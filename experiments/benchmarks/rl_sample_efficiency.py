@@ -178,10 +178,12 @@ def draw(records: dict[str, list[dict]], title: str, path: Path) -> None:
     panels |= {f"held_out/{name}": f"held-out {name.replace('_', ' ')}" for name in MEASURES}
     figure = Figure(figsize=(11, 6.4), layout="constrained")
     for axes, (measure, label) in zip(figure.subplots(2, 2).flat, panels.items()):
-        for color, (name, runs) in zip(COLORS, records.items()):
+        for number, (name, runs) in enumerate(records.items()):
+            color = COLORS[number % len(COLORS)]
+            style = "-" if number < len(COLORS) else "--"
             passes, values = mean_curve(runs, measure)
             wide = 2.4 if name in (FULL, DEFAULT) else 1.2
-            axes.plot(passes / 1000, values, color=color, label=name, linewidth=wide)
+            axes.plot(passes / 1000, values, style, color=color, label=name, linewidth=wide)
             for run in runs:
                 points = [point[measure] for point in run["curve"]]
                 axes.plot(passes / 1000, points, color=color, alpha=0.25, linewidth=0.8)
