@@ -10,6 +10,7 @@ import math
 
 from ml_collections import ConfigDict
 
+from rlsyn_jax.recognition.networks import NETWORKS, network_settings
 from rlsyn_jax.training.device_kinds import NAMED_DEVICES, named_devices
 
 LORA_TARGETS = ("qkv", "proj", "mlp_fc1", "mlp_fc2")  # Of a generator's blocks.
@@ -87,12 +88,20 @@ def default_config() -> ConfigDict:
     # Feature extractors, trained on the general domain: "reward" scores samples inside the RL loop,
     # "judge" measures (gate, FID, near copies) and never rewards, "start" starts the recognisers.
     config.extractor = ConfigDict()
-    config.extractor.width = 24
+    config.extractor.network = "small_resnet"  # As recognize.network, of "reward".
+    config.extractor.width = 24  # As recognize.width.
+    config.extractor.weights = (
+        ""  # Checkpoint of models/import_weights.py to begin with; "" = none.
+    )
+    config.extractor.judge_network = "small_resnet"
     config.extractor.judge_width = 32  # Another size, so that the judge is another network.
+    config.extractor.judge_weights = ""
     config.extractor.steps = 400
     config.extractor.identities_per_batch = 16
     config.extractor.images_per_identity = 4
     config.extractor.learning_rate = 2e-3
+    config.extractor.cosface_scale = 16.0
+    config.extractor.cosface_margin = 0.2
     config.extractor.with_target = True  # Reward and judge also learn the target's train images.
 
     config.adapt = _denoising_training()
@@ -202,9 +211,20 @@ def default_config() -> ConfigDict:
         "synthetic_only",
     )
     config.recognize.seeds = 2
-    config.recognize.start = "general"  # general (the "start" extractor) | random
-    config.recognize.width = 24
-    config.recognize.embedding_dim = 128
+    # general (the "start" extractor) | random | a checkpoint of models/import_weights.py.
+    config.recognize.start = "general"
+    # small_resnet (24 to 64 pixels) | resnet50 | resnet50_ibn | osnet | osnet_x0_25 | vit_base_16 |
+    # iresnet18 | iresnet50 | iresnet100
+    config.recognize.network = "small_resnet"
+    config.recognize.width = 24  # First stage's channels, of residual networks; 0 = as published.
+    # What follows up to dtype holds for the extractors, too.
+    config.recognize.embedding_dim = 128  # 0 = as published, which for resnet50 is no such layer.
+    config.recognize.pooling = "mean"  # mean | gem, of small_resnet and resnet50.
+    config.recognize.image_size = 0  # Height in pixels that networks see; 0 = config.image's.
+    config.recognize.image_width = 0  # 0 = as high, or with image_size 0 config.image's.
+    config.recognize.normalisation = "none"  # none | imagenet (means and deviations of colours)
+    config.recognize.dtype = "float32"  # float32 | bfloat16, of the networks' computation.
+    config.recognize.dropout_rate = 0.0  # Of iresnet and vit_base_16, in recognisers alone.
     config.recognize.loss = "cross_entropy_triplet"  # cross_entropy_triplet | cosface
     config.recognize.label_smoothing = 0.1
     config.recognize.triplet_margin = 0.3
@@ -215,9 +235,13 @@ def default_config() -> ConfigDict:
     config.recognize.images_per_identity = 4  # Real + synthetic of the batch that is trained on.
     config.recognize.synthetic_per_identity = 2  # Of those; mixed arms only.
     config.recognize.candidates_per_identity = 4  # Synthetic, before dynamic selection.
+    config.recognize.optimizer = "adamw"  # adamw | adam (decay in the gradient) | sgd
     config.recognize.learning_rate = 1e-3
     config.recognize.weight_decay = 5e-4
+    config.recognize.gradient_clip = 5.0  # Global norm; 0 = none.
     config.recognize.warmup_steps = 20
+    config.recognize.decay = "cosine"  # constant | linear | cosine | step
+    config.recognize.decay_at = (1 / 3, 7 / 12)  # Of step: shares of the steps, each a tenth.
     config.recognize.crop_padding = 2  # Pixels.
     config.recognize.flip = True
     config.recognize.erasing_probability = 0.5  # Of the Random Erasing arm.
@@ -242,7 +266,8 @@ def _data_source() -> ConfigDict:
     # procedural | folder | tfds:NAME[:SPLIT] | insightface (.rec) | webdataset (.tar) |
     # parquet (of Hugging Face), and with a published split, whose query and gallery are the open
     # set: market1501 (and its layout) | cuhk03_np:detected | cuhk03_np:labeled (folders) |
-    # cuhk03:detected | cuhk03:labeled (.mat files, needs the extra cuhk03) | msmt17 | veri776
+    # cuhk03:detected | cuhk03:labeled (.mat files, needs the extra cuhk03) | msmt17 | veri776.
+    # general_data may be none: the prior is a checkpoint, and extractors learn from the target.
     source.source = "procedural"
     source.path = ""  # Of the data set's folder or file, or of TFDS's data_dir.
     source.cache = ""  # Folder for the decoded array_record copy; "" = inside the workdir.
@@ -299,13 +324,13 @@ _POSITIVE_INTEGERS = (
     "fsdp image.size autoencoder.batch_size autoencoder.shard_images data.min_images "
     "general_data.min_images generator.patch_size generator.width "
     "generator.depth generator.num_heads pretrain.batch_size pretrain.checkpoint_every "
-    "extractor.width extractor.judge_width extractor.steps extractor.identities_per_batch "
+    "extractor.steps extractor.identities_per_batch "
     "extractor.images_per_identity adapt.batch_size adapt.lora_rank adapt.checkpoint_every "
     "reinforce.identities reinforce.samples reinforce.num_steps reinforce.num_trained_steps "
     "reinforce.window_iterations reinforce.inner_epochs reinforce.minibatches "
     "reinforce.lora_rank reinforce.evaluate_every reinforce.checkpoint_every synthesize.images "
     "synthesize.num_steps synthesize.batch_size synthesize.max_attempts recognize.seeds "
-    "recognize.width recognize.embedding_dim recognize.steps recognize.identities_per_batch "
+    "recognize.steps recognize.identities_per_batch "
     "recognize.images_per_identity recognize.synthetic_per_identity "
     "recognize.candidates_per_identity recognize.checkpoint_every evaluate.num_neighbors "
     "evaluate.bootstrap_resamples report.identities report.map_identities split.closed_images"
@@ -321,7 +346,9 @@ _NOT_NEGATIVE = (
     "reinforce.sigma_floor reinforce.deviation_floor reinforce.value_steps "
     "reinforce.hacking_tolerance reinforce.gradient_clip recognize.weight_decay "
     "recognize.warmup_steps recognize.triplet_margin recognize.crop_padding "
-    "recognize.cosface_margin reinforce.guidance_scale synthesize.guidance_scale"
+    "recognize.cosface_margin reinforce.guidance_scale synthesize.guidance_scale "
+    "extractor.width extractor.judge_width extractor.cosface_margin recognize.width "
+    "recognize.embedding_dim recognize.image_size recognize.image_width recognize.gradient_clip"
 ).split()
 
 _POSITIVE = (
@@ -331,7 +358,7 @@ _POSITIVE = (
     "adapt.class_embedding_rate adapt.min_snr_gamma "
     "extractor.learning_rate reinforce.learning_rate reinforce.clip_range "
     "reinforce.advantage_clip reinforce.ratio_tolerance reinforce.value_learning_rate "
-    "recognize.learning_rate recognize.cosface_scale"
+    "extractor.cosface_scale recognize.learning_rate recognize.cosface_scale"
 ).split()
 
 _SHARES = (
@@ -340,7 +367,7 @@ _SHARES = (
     "reinforce.trained_fraction reinforce.statistics_momentum reinforce.collapse_share "
     "synthesize.eta "
     "synthesize.near_copy_quantile synthesize.gate_share recognize.label_smoothing "
-    "recognize.erasing_probability"
+    "recognize.erasing_probability recognize.dropout_rate"
 ).split()
 
 _CHOICES = {
@@ -374,7 +401,11 @@ _CHOICES = {
     "reinforce.squash": ("tanh", "none"),
     "synthesize.solver": ("ddim", "dpm_solver"),
     "synthesize.image_format": ("png", "jpg"),
-    "recognize.start": ("general", "random"),
+    "recognize.pooling": ("mean", "gem"),
+    "recognize.normalisation": ("none", "imagenet"),
+    "recognize.dtype": ("float32", "bfloat16"),
+    "recognize.optimizer": ("adamw", "adam", "sgd"),
+    "recognize.decay": ("constant", "linear", "cosine", "step"),
     "recognize.loss": ("cross_entropy_triplet", "cosface"),
 }
 
@@ -436,6 +467,8 @@ def validate(config: ConfigDict) -> None:
     require(known, "devices", f"'' for those found, or {NAMED_DEVICES}")
     for name in ("data", "general_data"):
         source = config[name].source
+        if source == "none" and name == "general_data":
+            continue
         known = source in ("procedural", *PATH_SOURCES) or source.startswith("tfds:")
         choices = ", ".join(map(repr, ("procedural", *PATH_SOURCES)))
         require(known, f"{name}.source", f"{choices} or 'tfds:NAME'")
@@ -457,6 +490,7 @@ def validate(config: ConfigDict) -> None:
             or general.identity_offset + general.num_identities <= target.identity_offset
         )
         require(apart, "general_data.identity_offset", "such that the people are not the target's")
+    _validate_without_general_data(config, require)
     _validate_images(config, require, procedural)
     require(config.split.held_out_fraction < 1, "split.held_out_fraction", "below 1")
     width, heads = config.generator.width, config.generator.num_heads
@@ -472,6 +506,41 @@ def validate(config: ConfigDict) -> None:
         require(bool(known), f"{section}.lora_targets", f"a selection of {LORA_TARGETS}")
     _validate_reinforce(config, require)
     recognize = config.recognize
+    require(
+        recognize.normalisation == "none" or config.image.channels == 3,
+        "recognize.normalisation",
+        "'none' for grey images: ImageNet's are in colour",
+    )
+    shares = recognize.decay_at
+    known = isinstance(shares, tuple) and all(
+        recognize.warmup_steps / recognize.steps < share < 1 for share in shares
+    )
+    require(
+        known or recognize.decay != "step",
+        "recognize.decay_at",
+        "shares of recognize.steps in (0, 1), after the warm-up",
+    )
+    require(
+        recognize.image_size > 0 or recognize.image_width == 0,
+        "recognize.image_width",
+        "0 where recognize.image_size is 0, which takes both from config.image",
+    )
+    for path, name, width in (
+        ("recognize.network", recognize.network, recognize.width),
+        ("extractor.network", config.extractor.network, config.extractor.width),
+        ("extractor.judge_network", config.extractor.judge_network, config.extractor.judge_width),
+    ):
+        require(name in NETWORKS, path, "one of " + ", ".join(map(repr, NETWORKS)))
+        try:
+            network_settings(
+                name,
+                width=width,
+                embedding_dim=recognize.embedding_dim,
+                pooling=recognize.pooling,
+                dropout_rate=recognize.dropout_rate if path == "recognize.network" else 0.0,
+            )
+        except ValueError as error:
+            require(False, path, f"another network, or its fields others: {error}")
     unknown = set(recognize.arms) - set(ARMS)
     require(not unknown and len(recognize.arms) > 0, "recognize.arms", f"a selection of {ARMS}")
     require(
@@ -492,6 +561,16 @@ def validate(config: ConfigDict) -> None:
         "evaluate.verification_pairs",
         "a positive multiple of 20: ten folds of equally many same and different pairs",
     )
+
+
+def _validate_without_general_data(config: ConfigDict, require) -> None:
+    """Checks that nothing is asked of general data that are not there."""
+    if config.general_data.source != "none":
+        return
+    rule = "with general_data.source 'none'"
+    require(config.pretrain.source != "train", "pretrain.source", f"a checkpoint {rule}")
+    require(config.recognize.start != "general", "recognize.start", f"'random' or a path {rule}")
+    require(config.extractor.with_target, "extractor.with_target", f"True {rule}")
 
 
 def _validate_images(config: ConfigDict, require, procedural: list) -> None:

@@ -16,8 +16,11 @@ from rlsyn_jax.rewards.registry import resolve_reward
 CONFIGS = Path(__file__).parents[1] / "configs"
 # The arguments each config file takes; FOLDER stands for a path.
 VARIANTS = {
+    "casia_dit_xl2": ["full", "ci"],
+    "cuhk03": ["labeled", "detected", "ci"],
     "faces": ["orl", "lfw"],
     "folder": ["FOLDER"],
+    "market1501": ["resnet50", "vit", "ci"],
     "procedural_prior": [],
     "quickstart": ["full", "ci"],
 }
@@ -56,7 +59,7 @@ def test_every_config_is_valid_and_adds_no_field(tmp_path, name, variant):
         assert config.data.path == str(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["faces", "quickstart"])
+@pytest.mark.parametrize("name", ["casia_dit_xl2", "cuhk03", "faces", "market1501", "quickstart"])
 def test_unknown_variants_are_refused_by_name(name):
     get_config = runpy.run_path(str(CONFIGS / f"{name}.py"))["get_config"]
     with pytest.raises(ValueError, match=f"configs/{name}.py:huge is not known"):
@@ -218,7 +221,8 @@ def test_no_whole_number_may_be_negative(path):
 # Names and places, which are whatever the user says.
 FREE = {"name", "data.path", "data.cache", "general_data.path", "general_data.cache",
         "pretrain.source", "pretrain.cache", "autoencoder.path", "autoencoder.reward_path",
-        "autoencoder.cache"}  # fmt: skip
+        "autoencoder.cache", "extractor.weights", "extractor.judge_weights", "recognize.start",
+        }  # fmt: skip
 
 
 @pytest.mark.parametrize("path", sorted(set(leaves(str)) - FREE))
@@ -231,6 +235,36 @@ def test_no_choice_may_be_unknown(path):
     ("path", "value", "others"),
     [
         ("seed", 2**32, []),
+        ("pretrain.source", "train", [("general_data.source", "none")]),
+        (
+            "recognize.start",
+            "general",
+            [("general_data.source", "none"), ("pretrain.source", "weights")],
+        ),
+        (
+            "extractor.with_target",
+            False,
+            [
+                ("general_data.source", "none"),
+                ("pretrain.source", "weights"),
+                ("recognize.start", "random"),
+            ],
+        ),
+        ("recognize.image_width", 8, []),
+        (
+            "recognize.normalisation",
+            "imagenet",
+            [
+                ("image.channels", 1),
+                ("data.source", "folder"),
+                ("data.path", "P"),
+                ("general_data.source", "folder"),
+                ("general_data.path", "P"),
+            ],
+        ),
+        ("recognize.decay_at", (0.05,), [("recognize.decay", "step")]),
+        ("recognize.network", "vit_base_16", []),
+        ("extractor.network", "osnet", []),
         ("fsdp", 0, []),
         ("image.channels", 2, []),
         ("image.channels", 1, []),

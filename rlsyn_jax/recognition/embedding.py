@@ -5,18 +5,19 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from rlsyn_jax.data.identity_dataset import to_device_range
 from rlsyn_jax.recognition.losses import unit
+from rlsyn_jax.recognition.networks import embedding_width
+from rlsyn_jax.recognition.recognizer import Network
 
 _BATCH = 128
 
 
-def make_embed(model: nn.Module, variables: dict) -> Callable[[jax.Array], jax.Array]:
+def make_embed(model: Network, variables: dict) -> Callable[[jax.Array], jax.Array]:
     """Returns a pure function: images in [-1, 1], float [b, h, w, c] -> unit float32 [b, d]."""
     weights = _weights(variables)
     return lambda images: _embed(model, weights, images)
@@ -38,7 +39,7 @@ def _embed_batch(model, weights, images):
     return _embed(model, weights, to_device_range(images))
 
 
-def embed_images(model: nn.Module, variables: dict, images: np.ndarray) -> np.ndarray:
+def embed_images(model: Network, variables: dict, images: np.ndarray) -> np.ndarray:
     """Embeds images batch by batch.
 
     Args:
@@ -58,6 +59,5 @@ def embed_images(model: nn.Module, variables: dict, images: np.ndarray) -> np.nd
         padded[: len(batch)] = batch
         parts.append(np.asarray(_embed_batch(model, weights, padded))[: len(batch)])
     if not parts:
-        width = variables["params"]["backbone"]["neck"]["scale"].shape[0]
-        return np.zeros((0, width), np.float32)
+        return np.zeros((0, embedding_width(model, weights, images.shape[1:])), np.float32)
     return np.concatenate(parts)

@@ -22,7 +22,10 @@ from jax.sharding import Mesh
 from rlsyn_jax.data.identity_dataset import to_device_range
 from rlsyn_jax.recognition.identity_sampler import IdentityTable, sample_identities, sample_images
 from rlsyn_jax.recognition.losses import batch_hard_triplet, cosface_logits, cross_entropy, unit
+from rlsyn_jax.recognition.networks import RecognitionNetwork, embedding_width
 from rlsyn_jax.training.meshes import batch_sharding
+
+Network = nn.Module | RecognitionNetwork
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,14 +81,14 @@ class RecognizerState:
 
 
 def init_recognizer(
-    model: nn.Module, key: jax.Array, image_shape: tuple[int, int, int], num_identities: int
+    model: Network, key: jax.Array, image_shape: tuple[int, int, int], num_identities: int
 ) -> dict:
     """Returns {"params": {"backbone", "classifier"}, "batch_stats"} of a fresh recogniser."""
     network_key, classifier_key = jax.random.split(key)
     variables = jax.jit(model.init, static_argnames="train")(
         network_key, jnp.zeros((1, *image_shape)), train=False
     )
-    width = variables["params"]["neck"]["scale"].shape[0]
+    width = embedding_width(model, variables, image_shape)
     classifier = jax.random.normal(classifier_key, (width, num_identities)) * width**-0.5
     return {
         "params": {"backbone": variables["params"], "classifier": classifier},
@@ -120,7 +123,7 @@ def identity_losses(
 
 
 def make_train_step(
-    model: nn.Module,
+    model: Network,
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
     *,
@@ -135,7 +138,7 @@ def make_train_step(
     """Builds the jitted step (state, real, synthetic, candidates) -> (state, metrics).
 
     Args:
-        model: embedding network (features, neck) of (images, train).
+        model: embedding network, (images, train) to (features, neck); may drop by a "dropout" key.
         optimizer: acts on backbone and classifier.
         mesh: the batch is split over all its devices.
         objective: the loss.
@@ -151,15 +154,17 @@ def make_train_step(
         where the mixture draws none), candidates are the identities [m] to draw from.
     """
 
-    def forward(params, batch_stats, images, train):
+    def forward(params, batch_stats, images, dropout_key=None):
         variables = {"params": params["backbone"], "batch_stats": batch_stats}
-        if not train:
+        if dropout_key is None:
             return model.apply(variables, images, train=False), batch_stats
-        outputs, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
+        outputs, updated = model.apply(
+            variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": dropout_key}
+        )
         return outputs, updated["batch_stats"]
 
-    def batch_loss(params, batch_stats, images, labels):
-        (features, neck), batch_stats = forward(params, batch_stats, images, train=True)
+    def batch_loss(params, batch_stats, images, labels, dropout_key):
+        (features, neck), batch_stats = forward(params, batch_stats, images, dropout_key)
         losses = identity_losses(objective, params["classifier"], neck, labels)
         if objective.loss == "cross_entropy_triplet":
             losses = losses + batch_hard_triplet(features, labels, objective.triplet_margin)
@@ -181,6 +186,7 @@ def make_train_step(
     def step(state, real, synthetic, candidates):
         key = jax.random.fold_in(state.key, state.step)
         identity_key, real_key, synthetic_key = jax.random.split(key, 3)
+        dropout_key = jax.random.fold_in(key, 1)
         identities = sample_identities(identity_key, candidates, identities_per_batch)
         parts, metrics = [], {}
         if mixture.real:
@@ -188,12 +194,12 @@ def make_train_step(
         if mixture.candidates:
             drawn = draw(synthetic, synthetic_key, identities, mixture.candidates)
             if mixture.kept < mixture.candidates:
-                drawn, metrics = select(state, parts, drawn, identities)
+                drawn, metrics = select(state, parts, drawn, identities, dropout_key)
             parts.append(drawn)
         images = jnp.concatenate(parts, axis=1)
         labels = jnp.repeat(identities, images.shape[1])
         (loss, (batch_stats, correct)), gradients = jax.value_and_grad(batch_loss, has_aux=True)(
-            state.params, state.batch_stats, flat(images), labels
+            state.params, state.batch_stats, flat(images), labels, dropout_key
         )
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         metrics = {"loss": loss, "accuracy": correct, **metrics}
@@ -205,18 +211,18 @@ def make_train_step(
         )
         return state, jax.tree.map(jnp.float32, metrics)
 
-    def select(state, parts, drawn, identities):
+    def select(state, parts, drawn, identities, dropout_key):
         """Keeps the candidates that a virtual update on the whole mixed batch helps most."""
         mixed = jnp.concatenate([*parts, drawn], axis=1)
         labels = jnp.repeat(identities, mixed.shape[1])
         gradients = jax.grad(batch_loss, has_aux=True)(
-            state.params, state.batch_stats, flat(mixed), labels
+            state.params, state.batch_stats, flat(mixed), labels, dropout_key
         )[0]
         images, own = flat(drawn), jnp.repeat(identities, drawn.shape[1])
 
         def losses(params):
             # Running statistics: one candidate's loss must not depend on the others.
-            (_, neck), _ = forward(params, state.batch_stats, images, train=False)
+            (_, neck), _ = forward(params, state.batch_stats, images)
             return identity_losses(objective, params["classifier"], neck, own)
 
         change = loss_change(losses, state.params, gradients, schedule(state.step))

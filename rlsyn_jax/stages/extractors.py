@@ -11,7 +11,6 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,9 +19,9 @@ from ml_collections import ConfigDict
 
 from rlsyn_jax.data.augmentation import random_crop, random_flip
 from rlsyn_jax.data.identity_dataset import IdentityDataset
-from rlsyn_jax.models.resnet import SmallResNet
 from rlsyn_jax.recognition import embedding
 from rlsyn_jax.recognition.identity_sampler import make_identity_table
+from rlsyn_jax.recognition.networks import RecognitionNetwork
 from rlsyn_jax.recognition.recognizer import (
     ImagePool,
     Mixture,
@@ -33,6 +32,7 @@ from rlsyn_jax.recognition.recognizer import (
 )
 from rlsyn_jax.stages.inputs import load_target, train_labels
 from rlsyn_jax.stages.latent_space import image_shape
+from rlsyn_jax.stages.networks import extractor_network, read_weights
 from rlsyn_jax.stages.stage_record import plain
 from rlsyn_jax.training.checkpoints import CheckpointStore
 from rlsyn_jax.training.meshes import make_mesh, own_device, place, replicated
@@ -47,36 +47,43 @@ NAMES = ("reward", "judge", "start")
 class Extractor:
     """An embedding network with its weights."""
 
-    model: nn.Module
+    model: RecognitionNetwork
     variables: dict
 
 
-def train_extractors(config: ConfigDict, workdir: Path, record, general: IdentityDataset) -> None:
+def train_extractors(
+    config: ConfigDict, workdir: Path, record, general: IdentityDataset | None
+) -> None:
     """Trains the three extractors one after the other; those on disk are left alone.
 
     Args:
         config: complete configuration.
         workdir: of the run.
         record: of the stage that trains them, for its time.
-        general: the general-domain data set.
+        general: the general-domain data set; None = there is none, so that the target alone is
+            learnt from, and no recogniser starts from general people.
     """
-    missing = [name for name in NAMES if not (_folder(workdir, name) / "1").is_dir()]
+    names = NAMES if general is not None else ("reward", "judge")
+    missing = [name for name in names if not (_folder(workdir, name) / "1").is_dir()]
     if not missing:
         return
     dataset, splits = load_target(config, workdir)
     target_images, target_labels = train_labels(dataset, splits)
     for name in missing:
-        images, labels = general.images, general.identities
-        if name != "start" and config.extractor.with_target:
-            images = np.concatenate([images, target_images])
-            labels = np.concatenate([labels, general.num_identities + target_labels])
+        if general is None:
+            images, labels = target_images, target_labels
+        else:
+            images, labels = general.images, general.identities
+            if name != "start" and config.extractor.with_target:
+                images = np.concatenate([images, target_images])
+                labels = np.concatenate([labels, general.num_identities + target_labels])
         _train(config, workdir, name, images, labels)
         record.note_time()
 
 
 def load_extractor(config: ConfigDict, workdir: Path, name: str) -> Extractor:
     """Returns a trained extractor: "reward", "judge" or "start"."""
-    model = _model(config, name)
+    model = extractor_network(config, name)
     with CheckpointStore(_folder(workdir, name), max_to_keep=1) as store:
         variables = jax.eval_shape(
             lambda: init_recognizer(model, jax.random.key(0), image_shape(config), 1)
@@ -106,21 +113,12 @@ def _folder(workdir: Path, name: str) -> Path:
     return Path(workdir) / "pretrain" / "extractors" / name
 
 
-def _model(config: ConfigDict, name: str) -> nn.Module:
-    widths = {
-        "reward": config.extractor.width,
-        "judge": config.extractor.judge_width,
-        "start": config.recognize.width,
-    }
-    return SmallResNet(width=widths[name], embedding_dim=config.recognize.embedding_dim)
-
-
 def _train(
     config: ConfigDict, workdir: Path, name: str, images: np.ndarray, labels: np.ndarray
 ) -> None:
     settings = config.extractor
     mesh = make_mesh()
-    model = _model(config, name)
+    model = extractor_network(config, name)
     number = NAMES.index(name)
     num_identities = int(labels.max()) + 1
     rate = {
@@ -133,9 +131,16 @@ def _train(
     key = jax.random.fold_in(jax.random.key(config.seed + 10), number)
     init_key, train_key = jax.random.split(key)
     variables = init_recognizer(model, init_key, image_shape(config), num_identities)
+    weights = {"reward": settings.weights, "judge": settings.judge_weights}.get(name, "")
+    if weights:
+        field = "extractor.weights" if name == "reward" else "extractor.judge_weights"
+        variables["params"]["backbone"], variables["batch_stats"] = read_weights(
+            config, model, weights, field
+        )
     state = create_recognizer_state(variables, optimizer, train_key)
 
     def augment(key, images):
+        images = model.resize(images)
         flip_key, crop_key = jax.random.split(key)
         images = random_flip(flip_key, images)
         return random_crop(crop_key, images, padding=config.recognize.crop_padding)
@@ -144,7 +149,11 @@ def _train(
         model,
         optimizer,
         mesh,
-        objective=Objective(loss="cosface"),
+        objective=Objective(
+            loss="cosface",
+            cosface_scale=settings.cosface_scale,
+            cosface_margin=settings.cosface_margin,
+        ),
         mixture=Mixture(real=settings.images_per_identity),
         identities_per_batch=settings.identities_per_batch,
         augment=augment,

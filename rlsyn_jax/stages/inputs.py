@@ -57,11 +57,13 @@ def load_target(config: ConfigDict, workdir: Path) -> tuple[IdentityDataset, Spl
     return dataset, splits
 
 
-def load_general(config: ConfigDict, workdir: Path) -> IdentityDataset:
-    """Returns the general-domain data set that the prior and the extractors learn from.
+def load_general(config: ConfigDict, workdir: Path) -> IdentityDataset | None:
+    """Returns the general-domain data set that the prior and the extractors learn from, if any.
 
     Of a data set with a published split, these are the training images.
     """
+    if config.general_data.source == "none":
+        return None
     dataset = _load(config, "general_data", workdir)
     if dataset.subsets is None:
         return dataset

@@ -35,6 +35,7 @@ from rlsyn_jax.stages.generator import (
 )
 from rlsyn_jax.stages.inputs import GENERAL_FIELDS, TARGET_FIELDS, load_general, load_target
 from rlsyn_jax.stages.latent_space import LATENT_FIELDS, latent_space_name, sample_shape
+from rlsyn_jax.stages.networks import SHARED_FIELDS, check_starting_weights
 from rlsyn_jax.stages.stage_record import StageRecord, fingerprint, plain
 from rlsyn_jax.training.atomic_files import storage_error
 from rlsyn_jax.training.checkpoints import restore_config, restore_params
@@ -49,8 +50,9 @@ FIELDS = (
     *LATENT_FIELDS,
     "pretrain",
     "extractor",
+    *SHARED_FIELDS,
+    "recognize.network",
     "recognize.width",
-    "recognize.embedding_dim",
     "recognize.crop_padding",
 )
 SHIPPED = "priors/procedural.safetensors"
@@ -69,6 +71,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     # finds a folder that it may use.
     load_target(config, workdir)
     general = load_general(config, workdir)
+    check_starting_weights(config)
     if not (record.directory / "samples.png").exists():
         source = config.pretrain.source
         if source == "train":

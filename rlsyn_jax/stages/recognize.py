@@ -14,7 +14,6 @@ from ml_collections import ConfigDict
 
 from rlsyn_jax.data.augmentation import random_crop, random_erasing, random_flip
 from rlsyn_jax.data.synthetic_writer import load_synthetic
-from rlsyn_jax.models.resnet import SmallResNet
 from rlsyn_jax.recognition.identity_sampler import make_identity_table
 from rlsyn_jax.recognition.recognizer import (
     ImagePool,
@@ -29,6 +28,7 @@ from rlsyn_jax.selection.dynamic_selection import identity_loss_change, keep_mos
 from rlsyn_jax.stages.extractors import Extractor, load_extractor
 from rlsyn_jax.stages.inputs import TARGET_FIELDS, load_target, train_labels
 from rlsyn_jax.stages.latent_space import image_shape
+from rlsyn_jax.stages.networks import read_weights, recognizer_network
 from rlsyn_jax.stages.stage_record import StageRecord, plain
 from rlsyn_jax.training.checkpoints import CheckpointStore
 from rlsyn_jax.training.meshes import make_mesh, place, replicated
@@ -72,17 +72,12 @@ def run(config: ConfigDict, workdir: Path) -> None:
 
 def load_recognizer(config: ConfigDict, workdir: Path, seed: int, arm: str) -> Extractor:
     """Returns the finished recogniser of one arm and seed."""
-    model = recognizer_model(config)
+    model = recognizer_network(config)
     dataset, splits = load_target(config, workdir)
     state = _initial_state(config, workdir, seed, len(splits.train_identities))
     with CheckpointStore(_folder(workdir, seed, arm), max_to_keep=1) as store:
         state, _, _ = store.restore(state)
     return Extractor(model, {"params": state.params, "batch_stats": state.batch_stats})
-
-
-def recognizer_model(config: ConfigDict) -> SmallResNet:
-    """Returns the embedding network of the recognisers."""
-    return SmallResNet(width=config.recognize.width, embedding_dim=config.recognize.embedding_dim)
 
 
 def mixture_of(config: ConfigDict, arm: str) -> Mixture:
@@ -112,13 +107,18 @@ def _rate(config: ConfigDict) -> dict:
         "learning_rate": recognize.learning_rate,
         "warmup_steps": recognize.warmup_steps,
         "total_steps": recognize.steps,
-        "decay": "cosine",
+        "decay": recognize.decay,
+        "decay_at": recognize.decay_at,
     }
 
 
 def _optimizer(config: ConfigDict):
+    recognize = config.recognize
     return make_optimizer(
-        **_rate(config), weight_decay=config.recognize.weight_decay, gradient_clip=5.0
+        **_rate(config),
+        name=recognize.optimizer,
+        weight_decay=recognize.weight_decay,
+        gradient_clip=recognize.gradient_clip,
     )
 
 
@@ -128,19 +128,25 @@ def _initial_state(
     """The start that all arms of a seed share: weights, classifier and random key."""
     key = jax.random.fold_in(jax.random.key(config.seed + 20), seed)
     init_key, train_key = jax.random.split(key)
-    model = recognizer_model(config)
+    model = recognizer_network(config)
     variables = init_recognizer(model, init_key, image_shape(config), num_identities)
     if config.recognize.start == "general":
         start = load_extractor(config, workdir, "start").variables
         variables["params"]["backbone"] = start["params"]["backbone"]
         variables["batch_stats"] = start["batch_stats"]
+    elif config.recognize.start != "random":
+        variables["params"]["backbone"], variables["batch_stats"] = read_weights(
+            config, model, config.recognize.start, "recognize.start"
+        )
     return create_recognizer_state(variables, _optimizer(config), train_key)
 
 
 def _augment(config: ConfigDict, arm: str) -> Callable:
-    recognize = config.recognize
+    recognize, network = config.recognize, recognizer_network(config)
 
     def augment(key, images):
+        # Before the changes, whose pixels are those that the network sees.
+        images = network.resize(images)
         flip_key, crop_key, erase_key = jax.random.split(key, 3)
         if recognize.flip:
             images = random_flip(flip_key, images)
@@ -156,7 +162,7 @@ def _augment(config: ConfigDict, arm: str) -> Callable:
 def _make_step(config: ConfigDict, mesh: jax.sharding.Mesh, arm: str) -> Callable:
     recognize = config.recognize
     return make_train_step(
-        recognizer_model(config),
+        recognizer_network(config),
         _optimizer(config),
         mesh,
         objective=Objective(

@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import optax
 from optax.contrib import MuonDimensionNumbers, muon
 
-DECAYS = ("constant", "linear", "cosine")
-OPTIMIZERS = ("adamw", "muon", "sgd")
+DECAYS = ("constant", "linear", "cosine", "step")
+OPTIMIZERS = ("adamw", "muon", "adam", "sgd")
 
 
 def make_schedule(
-    *, learning_rate: float, warmup_steps: int, total_steps: int, decay: str
+    *,
+    learning_rate: float,
+    warmup_steps: int,
+    total_steps: int,
+    decay: str,
+    decay_at: Sequence[float] = (),
 ) -> optax.Schedule:
-    """Returns a linear warm-up to learning_rate, then the named decay to 0 at total_steps.
+    """Returns a linear warm-up to learning_rate, then the named decay.
+
+    Args:
+        learning_rate: peak rate.
+        warmup_steps: of the warm-up.
+        total_steps: where "linear" and "cosine" reach 0.
+        decay: "constant", "linear", "cosine" or "step".
+        decay_at: shares of total_steps, in (0, 1), at which "step" divides the rate by 10.
 
     Raises:
         ValueError: unknown decay.
@@ -28,6 +41,9 @@ def make_schedule(
         "constant": optax.constant_schedule(learning_rate),
         "linear": optax.linear_schedule(learning_rate, 0.0, rest),
         "cosine": optax.cosine_decay_schedule(learning_rate, rest),
+        "step": optax.piecewise_constant_schedule(
+            learning_rate, {round(share * total_steps) - warmup_steps: 0.1 for share in decay_at}
+        ),
     }[decay]
     if warmup_steps == 0:
         return after
@@ -42,6 +58,7 @@ def make_optimizer(
     warmup_steps: int,
     total_steps: int,
     decay: str = "constant",
+    decay_at: Sequence[float] = (),
     weight_decay: float = 0.0,
     gradient_clip: float = 0.0,
     b1: float = 0.9,
@@ -50,7 +67,7 @@ def make_optimizer(
     momentum: float = 0.9,
     matrix_learning_rate: float = 0.02,
 ) -> optax.GradientTransformation:
-    """Returns clip by global norm, then AdamW, Muon or SGD with momentum.
+    """Returns clip by global norm, then AdamW, Muon, Adam or SGD with momentum.
 
     Muon (Jordan et al., 2024, https://kellerjordan.github.io/posts/muon/) moves the matrices inside
     a transformer's blocks by the nearest orthogonal matrix to their averaged gradient; AdamW with
@@ -58,11 +75,11 @@ def make_optimizer(
 
     Args:
         learning_rate: peak rate; of Muon, that of its AdamW.
-        warmup_steps, total_steps, decay: see make_schedule.
-        weight_decay: decoupled for AdamW and Muon, added to the gradient for SGD.
+        warmup_steps, total_steps, decay, decay_at: see make_schedule.
+        weight_decay: decoupled for AdamW and Muon, added to the gradient for Adam and SGD.
         gradient_clip: largest global norm; 0 = none.
-        b1, b2: AdamW's moments.
-        name: "adamw", "muon" or "sgd".
+        b1, b2: moments of AdamW and Adam.
+        name: "adamw", "muon", "adam" or "sgd".
         momentum: of SGD.
         matrix_learning_rate: peak rate of Muon's matrices.
 
@@ -72,7 +89,11 @@ def make_optimizer(
     if name not in OPTIMIZERS:
         raise ValueError(f"optimizer is {name!r}; it must be one of {OPTIMIZERS}")
     make = functools.partial(
-        make_schedule, warmup_steps=warmup_steps, total_steps=total_steps, decay=decay
+        make_schedule,
+        warmup_steps=warmup_steps,
+        total_steps=total_steps,
+        decay=decay,
+        decay_at=decay_at,
     )
     schedule = make(learning_rate=learning_rate)
     clip = [optax.clip_by_global_norm(gradient_clip)] if gradient_clip else []
@@ -89,9 +110,8 @@ def make_optimizer(
             muon_weight_dimension_numbers=block_matrices,
         )
         return optax.chain(*clip, matrices)
-    return optax.chain(
-        *clip, optax.add_decayed_weights(weight_decay), optax.sgd(schedule, momentum=momentum)
-    )
+    last = optax.adam(schedule, b1, b2) if name == "adam" else optax.sgd(schedule, momentum)
+    return optax.chain(*clip, optax.add_decayed_weights(weight_decay), last)
 
 
 def block_matrices(params: Any) -> Any:

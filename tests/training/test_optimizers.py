@@ -91,10 +91,10 @@ def test_the_clip_is_of_all_leaves_together():
 
 
 def test_mistakes_are_told():
-    with pytest.raises(ValueError, match=r"decay is 'step'.*'cosine'"):
-        make_schedule(learning_rate=1.0, warmup_steps=0, total_steps=1, decay="step")
-    with pytest.raises(ValueError, match=r"optimizer is 'adam'.*'adamw', 'muon', 'sgd'"):
-        make_optimizer(learning_rate=1.0, warmup_steps=0, total_steps=1, name="adam")
+    with pytest.raises(ValueError, match=r"decay is 'steps'.*'cosine'"):
+        make_schedule(learning_rate=1.0, warmup_steps=0, total_steps=1, decay="steps")
+    with pytest.raises(ValueError, match=r"optimizer is 'adamax'.*'adamw', 'muon', 'adam', 'sgd'"):
+        make_optimizer(learning_rate=1.0, warmup_steps=0, total_steps=1, name="adamax")
 
 
 def nearest_orthogonal(matrix):
@@ -148,3 +148,23 @@ def test_muon_moves_stacked_blocks_as_it_moves_each():
         np.testing.assert_allclose(
             together["blocks"]["kernel"][i], moved[f"blocks_{i}"]["kernel"], rtol=1e-4, atol=1e-6
         )
+
+
+def test_step_decay_is_that_of_a_published_schedule():
+    rates = {"learning_rate": 0.1, "warmup_steps": 10, "total_steps": 120}
+    schedule = make_schedule(**rates, decay="step", decay_at=(40 / 120, 70 / 120))
+    expected = {0: 0.01, 9: 0.1, 39: 0.1, 41: 0.01, 69: 0.01, 71: 0.001, 119: 0.001}
+    for step, rate in expected.items():
+        assert float(schedule(step)) == pytest.approx(rate, rel=1e-5), step
+
+
+def test_adam_has_its_decay_in_the_gradient():
+    """As torch's Adam: Kingma & Ba's update of gradient plus decay times weight."""
+    optimizer = make_optimizer(
+        learning_rate=0.1, warmup_steps=0, total_steps=10, name="adam", weight_decay=0.5
+    )
+    weight, gradient = jnp.array([2.0]), jnp.array([-1.0])  # Their sum with decay is 0: no update.
+    update, _ = optimizer.update(gradient, optimizer.init(weight), weight)
+    np.testing.assert_allclose(update, 0, atol=1e-6)
+    update, _ = optimizer.update(-gradient, optimizer.init(weight), weight)
+    np.testing.assert_allclose(update, -0.1, rtol=1e-5)

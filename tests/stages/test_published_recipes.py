@@ -1,0 +1,42 @@
+"""The paper's configs, shrunken, on what experiments/stand_in.py writes."""
+
+import json
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+PLACES = {
+    "market1501.py:ci": {"data.path": "market1501"},
+    "cuhk03.py:ci": {"data.path": "cuhk03-np"},
+    "casia_dit_xl2.py:ci": {"data.path": "casia/train.rec"},
+}
+PERSONS = {
+    "recognize.start": "weights/resnet50",
+    "extractor.weights": "weights/resnet50",
+    "extractor.judge_weights": "weights/osnet",
+}
+
+
+@pytest.fixture(scope="module")
+def stand_in(program, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stand_in") / "files"
+    process = program.python("experiments/stand_in.py", str(folder))
+    log = program.log_of(process)
+    assert process.returncode == 0, log
+    return folder
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_the_whole_recipe_runs(program, stand_in, tmp_path, name):
+    paths = {"pretrain.source": "weights/dit", "autoencoder.path": "weights/autoencoder"}
+    paths |= PLACES[name] | ({} if name.startswith("casia") else PERSONS)
+    flags = [f"--config.{field}={stand_in / place}" for field, place in paths.items()]
+    process = program.python(
+        "-m", "rlsyn_jax.main", f"--config=configs/{name}", f"--workdir={tmp_path / 'run'}", *flags
+    )
+    log = program.log_of(process)
+    assert process.returncode == 0, log
+    arms = json.loads((tmp_path / "run" / "evaluate" / "metrics.json").read_text())["arms"]
+    assert set(arms) == {"real", "real_reinforced_selected"}
+    assert (tmp_path / "run" / "report" / "report.html").is_file()
