@@ -231,7 +231,7 @@ def train_denoising(
             due = number % training.checkpoint_every == 0 or number == training.steps
             if due:
                 save()
-            end_if_preempted(f"{section}, step {number},", None if due else save)
+            end_if_preempted(f"{section}, step {number},", None if due else save, store)
         writer.close()
     return state.params, state.ema_params
 
