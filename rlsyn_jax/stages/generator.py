@@ -99,6 +99,7 @@ def make_sampler(config: ConfigDict, num_classes: int) -> Callable:
             num_classes,
             synthesize.guidance_scale,
             space.shape[-1],
+            guidance_channels=synthesize.guidance_channels,
         )
         samples = draw(
             denoise,

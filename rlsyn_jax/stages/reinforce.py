@@ -73,6 +73,7 @@ FIELDS = (
     "synthesize.solver",
     "synthesize.eta",
     "synthesize.guidance_scale",
+    "synthesize.guidance_channels",
     "evaluate.num_neighbors",
 )
 
