@@ -126,6 +126,8 @@ def default_config() -> ConfigDict:
     config.reinforce.num_steps = 4  # Denoising steps of a rollout.
     config.reinforce.eta = 1.0  # Noise of ddim, (0, 1].
     config.reinforce.guidance_scale = 1.5  # Part of the policy; 1 = none.
+    # The first so many channels are guided, 0 = all; DiT's published samples guide 3 of 4.
+    config.reinforce.guidance_channels = 0
     config.reinforce.unconditional = "trained"  # trained | detached: guidance's other branch.
     config.reinforce.trained_steps = "noisiest"  # all | fraction | noisiest | random | window
     config.reinforce.num_trained_steps = 2  # Of noisiest, random and window.
@@ -195,6 +197,7 @@ def default_config() -> ConfigDict:
     config.synthesize.solver = "ddim"  # ddim | dpm_solver (second order, without noise)
     config.synthesize.eta = 1.0  # Noise of ddim, 0 to 1.
     config.synthesize.guidance_scale = 1.5
+    config.synthesize.guidance_channels = 0  # As in reinforce.
     config.synthesize.image_format = "png"  # png | jpg
     config.synthesize.batch_size = 64
     config.synthesize.near_copy_quantile = 0.01  # Of held-out images' distances to train images.
@@ -318,6 +321,9 @@ PATH_SOURCES = (
     "veri776",
 )
 
+# At most the channels of what the generator makes.
+GUIDANCE_CHANNELS = ("reinforce.guidance_channels", "synthesize.guidance_channels")
+
 HELD_OUT_MEASURES = ("identity_accuracy", "precision", "recall", "density", "coverage")
 
 _POSITIVE_INTEGERS = (
@@ -348,7 +354,8 @@ _NOT_NEGATIVE = (
     "recognize.warmup_steps recognize.triplet_margin recognize.crop_padding "
     "recognize.cosface_margin reinforce.guidance_scale synthesize.guidance_scale "
     "extractor.width extractor.judge_width extractor.cosface_margin recognize.width "
-    "recognize.embedding_dim recognize.image_size recognize.image_width recognize.gradient_clip"
+    "recognize.embedding_dim recognize.image_size recognize.image_width recognize.gradient_clip "
+    "reinforce.guidance_channels synthesize.guidance_channels"
 ).split()
 
 _POSITIVE = (
@@ -587,6 +594,10 @@ def _validate_images(config: ConfigDict, require, procedural: list) -> None:
         "0 for procedural images, which are square",
     )
     if not config.autoencoder.path:
+        for path in GUIDANCE_CHANNELS:
+            require(
+                field(config, path) <= image.channels, path, f"at most {image.channels} channels"
+            )
         for path in ("image.size", "image.width"):
             require(
                 field(config, path) % config.generator.patch_size == 0,

@@ -298,6 +298,8 @@ def test_no_choice_may_be_unknown(path):
         ("reinforce.num_steps", 1, []),
         ("reinforce.num_steps", 2000, []),
         ("reinforce.clip_range", 0.0, []),
+        ("reinforce.guidance_channels", 4, []),
+        ("synthesize.guidance_channels", -1, []),
         ("synthesize.num_steps", 2000, []),
         ("synthesize.eta", 1.5, []),
         ("recognize.arms", (), []),

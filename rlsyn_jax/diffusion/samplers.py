@@ -124,6 +124,7 @@ def guided(
     guidance_scale: float,
     channels: int,
     *,
+    guidance_channels: int = 0,
     unconditional: Callable | None = None,
 ) -> Callable:
     """Wraps a network into classifier-free guidance (Ho & Salimans, 2207.12598, as in DiT).
@@ -133,6 +134,8 @@ def guided(
         num_classes: the null class's index.
         guidance_scale: 1 is the conditional model alone (one evaluation instead of two).
         channels: image channels; variance channels behind them are dropped.
+        guidance_channels: the first so many channels are guided, and the others are the conditional
+            model's; 0 = all. DiT's published samples are made with the first 3 of 4.
         unconditional: another network for the null class, such as the same one without gradient;
             default denoise, with both classes in one batch.
 
@@ -154,7 +157,11 @@ def guided(
         else:
             with_class = denoise(x, timesteps, labels)[..., :channels]
             without = unconditional(x, timesteps, null)[..., :channels]
-        return without + guidance_scale * (with_class - without)
+        output = without + guidance_scale * (with_class - without)
+        if not guidance_channels:
+            return output
+        is_guided = jnp.arange(channels) < guidance_channels
+        return jnp.where(is_guided, output, with_class)
 
     return run
 

@@ -54,6 +54,7 @@ class PolicySettings:
         algorithm: "ddpo_is" (clipped importance ratio), "ddpo_sf" (score function, one update a
             batch) or "dpok" (clamped ratio).
         guidance_scale: classifier-free guidance, part of the policy; 1 = none.
+        guidance_channels: the first so many channels are guided; 0 = all.
         unconditional: whether its unconditional branch is "trained" or "detached".
         deterministic_elsewhere: steps that do not train add no noise.
         inner_epochs: passes over a batch of trajectories. minibatches: updates of one pass, each on
@@ -75,6 +76,7 @@ class PolicySettings:
     clip_denoised: bool
     algorithm: str
     guidance_scale: float
+    guidance_channels: int
     unconditional: str
     deterministic_elsewhere: bool
     inner_epochs: int
@@ -170,6 +172,7 @@ def make_iteration(
             settings.num_classes,
             settings.guidance_scale,
             settings.image_shape[-1],
+            guidance_channels=settings.guidance_channels,
             unconditional=without_gradient,
         )
 

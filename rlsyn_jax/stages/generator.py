@@ -99,6 +99,7 @@ def make_sampler(config: ConfigDict, num_classes: int) -> Callable:
             num_classes,
             synthesize.guidance_scale,
             space.shape[-1],
+            guidance_channels=synthesize.guidance_channels,
         )
         samples = draw(
             denoise,
@@ -231,7 +232,7 @@ def train_denoising(
             due = number % training.checkpoint_every == 0 or number == training.steps
             if due:
                 save()
-            end_if_preempted(f"{section}, step {number},", None if due else save)
+            end_if_preempted(f"{section}, step {number},", None if due else save, store)
         writer.close()
     return state.params, state.ema_params
 

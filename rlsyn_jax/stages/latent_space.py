@@ -17,7 +17,7 @@ from einops import repeat
 from jax.sharding import Mesh, PartitionSpec
 from ml_collections import ConfigDict
 
-from rlsyn_jax.config import ConfigError
+from rlsyn_jax.config import GUIDANCE_CHANNELS, ConfigError, field
 from rlsyn_jax.data.identity_dataset import to_device_range
 from rlsyn_jax.data.latent_cache import LatentCache, encode_dataset
 from rlsyn_jax.models.autoencoder_kl import LOG_VARIANCE_RANGE, AutoencoderKL
@@ -216,6 +216,12 @@ def _shape_of(config: ConfigDict, module) -> tuple[int, int, int]:
             f"config.image.channels is {channels}; the autoencoder of config.autoencoder.path has "
             f"images of {_image_channels(module)} channels"
         )
+    for path in GUIDANCE_CHANNELS:
+        if field(config, path) > module.latent_channels:
+            raise ConfigError(
+                f"config.{path} is {field(config, path)}; it must be at most "
+                f"{module.latent_channels}, the channels of the latents"
+            )
     return height // module.factor, width // module.factor, module.latent_channels
 
 

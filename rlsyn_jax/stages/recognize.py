@@ -227,7 +227,7 @@ def _train(config, workdir, record, seed, arm, step, pools, num_identities, mesh
             if due:
                 save()
             place_reached = f"recognize seed {seed} {arm}, step {number},"
-            end_if_preempted(place_reached, None if due else save)
+            end_if_preempted(place_reached, None if due else save, store)
         writer.close()
 
 

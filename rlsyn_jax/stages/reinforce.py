@@ -73,6 +73,7 @@ FIELDS = (
     "synthesize.solver",
     "synthesize.eta",
     "synthesize.guidance_scale",
+    "synthesize.guidance_channels",
     "evaluate.num_neighbors",
 )
 
@@ -143,6 +144,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
             path = record.directory / f"samples_{number:04d}.png"
             write_sample_grid(sampler, params, num_classes, path, seed=config.seed)
             if reinforce.keep == "best":
+                # Several processes agree about one write at a time.
+                store.wait_until_finished()
                 save_model(record, config, params, params, folder=_kept(number))
             return values
 
@@ -175,7 +178,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
             due = number % reinforce.checkpoint_every == 0 or last
             if due:
                 save()
-            end_if_preempted(f"reinforce, iteration {number},", None if due else save)
+            end_if_preempted(f"reinforce, iteration {number},", None if due else save, store)
         writer.close()
     params, average = merge(state.params, policy.frozen), merge(state.ema_params, policy.frozen)
     if reinforce.keep == "best":

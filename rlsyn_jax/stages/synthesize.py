@@ -179,6 +179,8 @@ def _write_dataset(
 
 def _data_card(config: ConfigDict, name: str, stage: str, counts: dict, threshold: float) -> str:
     solver = {"ddim": f"DDIM (eta {config.synthesize.eta})", "dpm_solver": "DPM-Solver++ 2M"}
+    guided = config.synthesize.guidance_channels
+    channels = f" of the first {guided} channels" if guided else ""
     height, width, _ = image_shape(config)
     return (
         f"# Synthetic identity data set: {config.name}, {name}\n\n"
@@ -187,7 +189,7 @@ def _data_card(config: ConfigDict, name: str, stage: str, counts: dict, threshol
         "distance to the nearest real training image.\n\n"
         f"Made by the generator of stage `{stage}` with seed {config.seed}, "
         f"{config.synthesize.num_steps} steps of {solver[config.synthesize.solver]}, guidance "
-        f"{config.synthesize.guidance_scale}.\n\n"
+        f"{config.synthesize.guidance_scale}{channels}.\n\n"
         "## Privacy\n\n"
         "The images show the people of the training set by design: whoever is in that set can be "
         "recognised here too. Treat this data set as personal data of those people.\n\n"

@@ -1,11 +1,14 @@
 """Orbax checkpoints: one manager for all stages, and parameters for somebody else's code.
 
 A step holds "state" (any pytree, typed keys included) and "meta" (the run's config and the data
-iterator's position, as JSON).
+iterator's position, as JSON). It is written in the background under another name, which it loses
+when everything is on disk; older steps are deleted after that.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +17,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
-from rlsyn_jax.training.atomic_files import check_room
+from rlsyn_jax.training.atomic_files import check_room, storage_error
 from rlsyn_jax.training.meshes import own_device
 
 
 class CheckpointStore:
     """Checkpoints of one folder; a context manager that waits for the last write at its end.
 
-    All processes of a run make it, and save and restore together.
+    All processes of a run make it, and save, wait and restore together.
     """
 
     def __init__(self, directory: str | Path, *, max_to_keep: int = 2):
@@ -42,12 +45,24 @@ class CheckpointStore:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Waits for a write under way and closes the manager."""
-        self._manager.wait_until_finished()
+        """Waits for a write under way and closes the manager; raises as wait_until_finished."""
+        self.wait_until_finished()
         self._manager.close()
 
+    def wait_until_finished(self) -> None:
+        """Returns when what was saved is on disk.
+
+        Raises:
+            StorageError: it could not be written; the steps before it are there.
+        """
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:  # Orbax raises many kinds for a disk that fails.
+            raise storage_error(self._directory, _as_os_error(error)) from error
+
     def latest_step(self) -> int | None:
-        """Returns the newest step on disk, or None."""
+        """Returns the newest step, or None; waits for a write under way."""
+        self.wait_until_finished()
         return self._manager.latest_step()
 
     def save(
@@ -59,7 +74,10 @@ class CheckpointStore:
         iterator_state: dict | None,
         force: bool = False,
     ) -> None:
-        """Writes one step; returns when it is safe on disk.
+        """Copies one step to the host and begins to write it; waits for the write before it.
+
+        The state may be donated or deleted after that. Whoever needs the step on disk calls
+        wait_until_finished.
 
         Args:
             step: number of the step, above those saved before.
@@ -69,16 +87,18 @@ class CheckpointStore:
             force: write also where the step exists.
 
         Raises:
-            StorageError: the disk has no room for it.
+            StorageError: the disk has no room for it, or the step before could not be written.
         """
+        self.wait_until_finished()
         size = sum(value.nbytes for value in jax.tree.leaves(state))
         # Twice the size, for what a checkpoint holds beside its arrays.
         check_room(self._directory, 2 * size + 2**20, f"checkpoint {step}")
         if force and step in self._manager.all_steps():
             self._manager.delete(step)
         if jax.process_count() > 1:
-            # Orbax refuses jax.Arrays that each process has for itself.
-            state = jax.tree.map(lambda v: np.asarray(v) if _is_own(v) else v, state)
+            # Orbax refuses jax.Arrays that each process has for itself. Copies, since the buffers
+            # may be donated while they are written.
+            state = jax.tree.map(lambda v: np.array(v) if _is_own(v) else v, state)
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -87,10 +107,9 @@ class CheckpointStore:
             ),
             force=force,
         )
-        self._manager.wait_until_finished()
 
     def restore(self, target: Any) -> tuple[Any, dict | None, dict]:
-        """Reads the newest step that can be read.
+        """Reads the newest step that can be read; waits for a write under way.
 
         Args:
             target: pytree of arrays (or ShapeDtypeStructs with shardings) to read into; the
@@ -103,6 +122,7 @@ class CheckpointStore:
             FileNotFoundError: there is no step.
             ValueError: no step could be read; says why for each.
         """
+        self.wait_until_finished()
         steps = sorted(self._manager.all_steps(), reverse=True)
         if not steps:
             raise FileNotFoundError(f"{self._directory} holds no checkpoint")
@@ -124,6 +144,14 @@ class CheckpointStore:
                 logging.warning("checkpoint %s/%d: %s", self._directory, number, error)
                 failures.append(f"step {number}: {error}")
         raise ValueError(f"no checkpoint of {self._directory} can be read: " + "; ".join(failures))
+
+
+def _as_os_error(error: Exception) -> OSError:
+    if isinstance(error, OSError):
+        return error
+    # TensorStore tells the system's error in words alone.
+    full = os.strerror(errno.ENOSPC) in str(error)
+    return OSError(errno.ENOSPC if full else errno.EIO, str(error))
 
 
 def _is_own(value: Any) -> bool:

@@ -10,10 +10,14 @@ from __future__ import annotations
 import itertools
 import signal
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import jax
 from absl import logging
 from jax.experimental import multihost_utils
+
+if TYPE_CHECKING:  # The command is to answer before Orbax is loaded.
+    from rlsyn_jax.training.checkpoints import CheckpointStore
 
 EXIT_CODE = 128 + signal.SIGTERM
 _received = []
@@ -39,15 +43,18 @@ def listen() -> None:
         signal.signal(signal.SIGTERM, note)
 
 
-def end_if_preempted(what: str, save: Callable[[], None] | None = None) -> None:
+def end_if_preempted(
+    what: str, save: Callable[[], None] | None = None, store: CheckpointStore | None = None
+) -> None:
     """Saves and ends the run if its machine is being taken away.
 
     Args:
         what: is done by now, such as "pretrain, step 7"; every process asks at the same places.
-        save: puts it on disk; None where it is there already.
+        save: saves it; None where it was saved already.
+        store: is still writing what was saved, perhaps.
 
     Raises:
-        Preempted: after `save`, where SIGTERM has come.
+        Preempted: where SIGTERM has come, when everything is on disk.
     """
     number = next(_asked)
     if jax.distributed.is_initialized():
@@ -58,5 +65,7 @@ def end_if_preempted(what: str, save: Callable[[], None] | None = None) -> None:
         return
     if save is not None:
         save()
+    if store is not None:
+        store.wait_until_finished()
     logging.warning("SIGTERM: %s is on disk; the same command goes on from there", what)
     raise Preempted

@@ -200,6 +200,31 @@ def test_guidance_is_the_formula_and_drops_variance_channels(scale, detached):
     np.testing.assert_allclose(output, (1 - scale) * without + scale * with_class, atol=1e-5)
 
 
+def test_guidance_of_the_first_channels_is_that_of_the_published_sampler():
+    random = np.random.default_rng(3)
+    x = jnp.asarray(random.normal(size=(2, 4, 4, 4)), jnp.float32)
+    with_class, without = random.normal(size=(2, 2, 4, 4, 8)).astype(np.float32)
+
+    def published(scale):
+        """forward_with_cfg of the published DiT, which keeps the first half of its batch."""
+        output = np.concatenate([with_class, without])
+        epsilon, rest = output[..., :3], output[..., 3:]
+        one, other = np.split(epsilon, 2)
+        half = other + scale * (one - other)
+        return np.concatenate([np.concatenate([half, half]), rest], axis=-1)[:2, ..., :4]
+
+    def network(x, timesteps, labels):
+        one, other = (np.tile(values, (len(x) // 2, 1, 1, 1)) for values in (with_class, without))
+        return jnp.where((labels == 9)[:, None, None, None], other, one)
+
+    run = guided(network, 9, 4.0, 4, guidance_channels=3)
+    output = run(x, jnp.zeros(2), jnp.array([1, 2]))
+    np.testing.assert_allclose(output, published(4.0), atol=1e-5)
+    every = guided(network, 9, 4.0, 4)(x, jnp.zeros(2), jnp.array([1, 2]))
+    assert not np.allclose(every[..., 3], output[..., 3])
+    np.testing.assert_array_equal(every[..., :3], output[..., :3])
+
+
 @pytest.mark.parametrize(("detached", "of_null", "of_scale"), [(False, -1.5, 1.0), (True, 0, 2.5)])
 def test_a_detached_null_branch_gets_no_gradient(detached, of_null, of_scale):
     gradient = jax.grad(lambda params: guided_output(params, 2.5, detached)[0].sum())(PARAMS)

@@ -43,6 +43,7 @@ SETTINGS = PolicySettings(
     clip_denoised=False,
     algorithm="ddpo_is",
     guidance_scale=1.0,
+    guidance_channels=0,
     unconditional="trained",
     deterministic_elsewhere=False,
     inner_epochs=1,

@@ -70,6 +70,15 @@ def checkpoints(tmp_path_factory):
     return {name: write(folder / name, name) for name in NETWORKS}
 
 
+def test_more_guided_channels_than_latents_have_are_refused(program, checkpoints):
+    config = make_config(program, checkpoints["AutoencoderKL"])
+    config.reinforce.guidance_channels = 4
+    assert sample_shape(config)[-1] == 4
+    config.synthesize.guidance_channels = 5
+    with pytest.raises(ConfigError, match="synthesize.guidance_channels is 5; .* at most 4, the c"):
+        sample_shape(config)
+
+
 def make_config(program, path, **autoencoder):
     config = program.config(
         image={"size": 8, "width": 4}, autoencoder={"path": path, **autoencoder}

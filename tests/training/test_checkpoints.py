@@ -1,4 +1,6 @@
-"""Checkpoints on a real disk: bit-equal, on another mesh, and with damaged steps."""
+"""Checkpoints on a real disk: bit-equal, on another mesh, damaged, while work goes on."""
+
+import time
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from rlsyn_jax.training import checkpoints
 from rlsyn_jax.training.atomic_files import StorageError
 from rlsyn_jax.training.checkpoints import CheckpointStore, restore_config, restore_params
 from rlsyn_jax.training.meshes import make_mesh, parameter_shardings, replicated
@@ -147,6 +150,79 @@ def test_a_disk_without_room_is_told_before_anything_is_written(mounted, tmp_pat
         with pytest.raises(StorageError, match="checkpoint 1 needs .* free some space or choose"):
             store.save(1, state, config={}, iterator_state=None)
         assert store.latest_step() is None and steps_in(folder) == []
+
+
+def large(seed):
+    """32 MiB that do not compress, which take longer to write than to copy."""
+    return {"params": jax.random.normal(jax.random.key(seed), 2**23)}
+
+
+def test_work_goes_on_while_a_step_is_written_and_changes_nothing_in_it(tmp_path):
+    state, advance = large(0), jax.jit(lambda s: {"params": s["params"] + 1}, donate_argnums=0)
+    expected = np.array(state["params"])
+    with CheckpointStore(tmp_path, max_to_keep=1) as store:
+        for number in (1, 2):
+            store.save(number, state, config={}, iterator_state=None)
+            assert steps_in(tmp_path) == [1][: number - 1]  # The step before is not yet deleted.
+            for _ in range(3):
+                state = advance(state)
+            # Whoever asks waits.
+            assert store.latest_step() == number and steps_in(tmp_path) == [number]
+            np.testing.assert_array_equal(store.restore(state)[0]["params"], expected)
+            expected = np.array(state["params"])
+    assert steps_in(tmp_path) == [2]
+
+
+def test_a_step_that_could_not_be_written_is_told_and_does_not_count(
+    mounted, tmp_path, monkeypatch
+):
+    # Something else fills the disk after its room was checked.
+    monkeypatch.setattr(checkpoints, "check_room", lambda *_: None)
+    small = {"params": jnp.ones(8)}
+    with mounted(tmp_path / "disk", "size=20m") as folder:
+        with CheckpointStore(folder) as store:
+            store.save(1, small, config={}, iterator_state=None)
+            store.save(2, large(0), config={}, iterator_state=None)
+            with pytest.raises(StorageError, match="cannot write .*: the disk is full; free some"):
+                store.save(3, small, config={}, iterator_state=None)
+            assert store.latest_step() == 1 and steps_in(folder) == [1]
+        store = CheckpointStore(folder)
+        with pytest.raises(StorageError, match="the disk is full"), store:
+            store.save(2, large(0), config={}, iterator_state=None)
+        with CheckpointStore(folder) as store:
+            np.testing.assert_array_equal(store.restore(small)[0]["params"], 1)
+
+
+KILLED = """
+import sys, time
+import jax
+import jax.numpy as jnp
+from rlsyn_jax.training.checkpoints import CheckpointStore
+
+store = CheckpointStore(sys.argv[1])
+store.save(1, {"params": jnp.ones(2**24)}, config={}, iterator_state=None)
+state = {"params": jax.random.normal(jax.random.key(0), 2**24)}
+store.save(2, state, config={}, iterator_state=None)
+time.sleep(600)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_killed_while_it_writes_leaves_the_step_before(program, tmp_path):
+    process = program.python("-c", KILLED, str(tmp_path))
+    while process.poll() is None and not list(tmp_path.glob("2.*/state*/ocdbt.process_0/d/*")):
+        time.sleep(0.002)
+    process.kill()
+    log = program.log_of(process)
+    assert process.returncode == -9 and steps_in(tmp_path) == [1], log
+    assert list(tmp_path.glob("2.orbax-checkpoint-tmp"))
+    state = {"params": jnp.zeros(2**24)}
+    with CheckpointStore(tmp_path) as store:
+        assert store.latest_step() == 1
+        np.testing.assert_array_equal(store.restore(state)[0]["params"], 1)
+        store.save(2, state, config={}, iterator_state=None)
+        assert store.latest_step() == 2
+        np.testing.assert_array_equal(store.restore(state)[0]["params"], 0)
 
 
 @pytest.fixture(scope="module")
