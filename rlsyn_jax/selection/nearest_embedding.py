@@ -26,9 +26,10 @@ from rlsyn_jax.training.meshes import batch_sharding, make_mesh, place, replicat
 
 _FULL_PRECISION = jax.lax.Precision.HIGHEST
 _BATCH = PartitionSpec(("data", "fsdp"))
-# Real embeddings compared at a time: with 8,192 candidates the cosines are 16 MiB, which stay in a
-# processor's cache until their maximum is taken.
-_REAL_BLOCK = 512
+# Real embeddings compared at a time: with 4,096 candidates the cosines are 16 MiB, which stay in a
+# processor's cache until their maximum is taken; and how many of them share one maximum.
+_REAL_BLOCK = 1024
+_PART = 64
 _NORMALISED_ROWS = 65536  # Made unit length at a time.
 _GROUP_ELEMENTS = 2**25  # Numbers of the embeddings of identities that are picked from together.
 
@@ -39,7 +40,7 @@ def select(
     num_selected: int,
     *,
     trade_off: float = 0.5,
-    block_size: int = 8192,
+    block_size: int = 4096,
     mesh: Mesh | None = None,
 ) -> np.ndarray:
     """Pick synthetic embeddings greedily, near the real ones and unlike one another.
@@ -54,7 +55,7 @@ def select(
         real: Real embeddings [m, d], any length but zero; normalised inside.
         num_selected: How many to pick, 1..n.
         trade_off: Weight of closeness in [0, 1]; the rest weighs distance to the picks.
-        block_size: Candidates compared at a time, with at most 512 real embeddings.
+        block_size: Candidates compared at a time, with at most 1,024 real embeddings.
         mesh: Devices over which candidates are split; default the first one. Picks depend on their
             number only where scores differ by a rounding error.
 
@@ -90,7 +91,7 @@ def nearest_real(
     synthetic: ArrayLike,
     real: ArrayLike,
     *,
-    block_size: int = 8192,
+    block_size: int = 4096,
     mesh: Mesh | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find the real embedding nearest to every synthetic one, by comparing all of them.
@@ -128,7 +129,7 @@ def select_per_identity(
     num_selected: int,
     *,
     trade_off: float = 0.5,
-    block_size: int = 8192,
+    block_size: int = 4096,
     mesh: Mesh | None = None,
 ) -> np.ndarray:
     """Run `select` within every identity, against the real embeddings of that identity only.
@@ -330,6 +331,7 @@ def _nearest(
     num_rows, width = synthetic.shape
     size = min(block_size, num_rows)
     real_size = min(block_size, _REAL_BLOCK, len(real))
+    part = _PART if real_size % _PART == 0 else real_size
     padded = jnp.pad(synthetic, ((0, -num_rows % size), (0, 0)))
     # Transposed once: a product of rows with columns needs no copy of a block.
     columns = jnp.pad(real, ((0, -len(real) % real_size), (0, 0))).T  # [d, m]
@@ -339,13 +341,17 @@ def _nearest(
             nearest, index = state
             block = jax.lax.dynamic_slice_in_dim(columns, start, real_size, axis=1)
             cosine = jnp.dot(rows, block, precision=_FULL_PRECISION)  # [rows, references]
-            places = start + jnp.arange(real_size, dtype=jnp.int32)
             # Padding is farther than the opposite direction.
-            cosine = jnp.where(places < num_real, cosine, -2.0)
-            highest = cosine.max(axis=1)
+            is_real = start + jnp.arange(real_size) < num_real
+            cosine = jnp.where(is_real, cosine, -2.0).reshape(size, -1, part)
+            highest_of_parts = cosine.max(axis=2)  # [rows, parts]
+            highest = highest_of_parts.max(axis=1)
             if with_index:
-                ties = jnp.where(cosine == highest[:, None], places, jnp.iinfo(jnp.int32).max)
-                index = jnp.where(highest > nearest, ties.min(axis=1), index)
+                # The cosines are read once; then only the part with the maximum is.
+                best = _first(highest_of_parts == highest[:, None])  # [rows]
+                inside = jnp.take_along_axis(cosine, best[:, None, None], axis=1)[:, 0]
+                place = start + best * part + _first(inside == highest[:, None])
+                index = jnp.where(highest > nearest, place, index)
             return (jnp.maximum(nearest, highest), index), None
 
         start = jnp.full(size, -2.0, jnp.float32), jnp.zeros(size, jnp.int32)
@@ -356,6 +362,12 @@ def _nearest(
     blocks = padded.reshape(-1, size, width)
     nearest, index = jax.lax.map(of_block, blocks)
     return nearest.reshape(-1)[:num_rows], index.reshape(-1)[:num_rows]
+
+
+def _first(is_found: jax.Array) -> jax.Array:
+    """Place of the first true value of every row, int32 [n] of [n, m]."""
+    length = is_found.shape[1]
+    return jnp.where(is_found, jnp.arange(length, dtype=jnp.int32), length).min(axis=1)
 
 
 def _mesh(mesh: Mesh | None) -> Mesh:
@@ -432,8 +444,10 @@ def _check_rows(name: str, embeddings: np.ndarray) -> None:
         )
     unusable = []
     for start in range(0, len(embeddings), _NORMALISED_ROWS):
-        largest = np.abs(_floats(embeddings[start : start + _NORMALISED_ROWS])).max(axis=1)
-        unusable.extend(start + np.flatnonzero(~np.isfinite(largest) | (largest == 0)))
+        rows = _floats(embeddings[start : start + _NORMALISED_ROWS])
+        extreme = np.flatnonzero(~_is_ordinary(_squares(rows)))
+        largest = np.abs(rows[extreme]).max(axis=1)
+        unusable.extend(start + extreme[~np.isfinite(largest) | (largest == 0)])
     if unusable:
         raise ValueError(
             f"{name} has {len(unusable)} rows that are zero or not finite, the first being row "
@@ -458,11 +472,31 @@ def _unit_rows(embeddings: np.ndarray, num_rows: int | None = None) -> np.ndarra
     unit = np.zeros((num_rows, embeddings.shape[1]), np.float32)
     for start in range(0, len(embeddings), _NORMALISED_ROWS):
         rows = _floats(embeddings[start : start + _NORMALISED_ROWS])
-        # First by the largest number, so that no square can overflow or vanish.
-        rows = (rows / np.abs(rows).max(axis=1, keepdims=True)).astype(np.float32)
-        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-        unit[start : start + len(rows)] = rows
+        squares = _squares(rows)
+        extreme = np.flatnonzero(~_is_ordinary(squares))
+        if len(extreme):
+            # Divided by their largest number, so that no square overflows or vanishes.
+            rows = rows.copy()
+            rows[extreme] /= np.abs(rows[extreme]).max(axis=1, keepdims=True)
+            squares[extreme] = _squares(rows[extreme])
+        np.divide(
+            rows,
+            np.sqrt(squares)[:, None],
+            out=unit[start : start + len(rows)],
+            casting="same_kind",
+        )
     return unit
+
+
+def _squares(rows: np.ndarray) -> np.ndarray:
+    """Squared lengths [n] of rows [n, d]; infinite where they overflow."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.einsum("nd,nd->n", rows, rows)
+
+
+def _is_ordinary(squares: np.ndarray) -> np.ndarray:
+    """Whether squared lengths lie where float32 holds them, and their numbers, in full."""
+    return (squares > 1e-20) & (squares < 1e30)
 
 
 def _floats(rows: np.ndarray) -> np.ndarray:
