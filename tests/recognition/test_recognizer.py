@@ -21,6 +21,7 @@ from rlsyn_jax.training.optimizers import make_optimizer
 
 SHAPE = (8, 8, 1)
 MODEL = SmallResNet(width=4, embedding_dim=8)
+SELECTION = DynamicSelection(parameters="all")
 
 
 def make_pool(seed, people=4, images=3):
@@ -40,7 +41,7 @@ def run(
     devices=1,
     loss="cross_entropy_triplet",
     seed=0,
-    selection=DynamicSelection(),  # noqa: B008
+    selection=SELECTION,
 ):
     optimizer = make_optimizer(learning_rate=1e-2, warmup_steps=0, total_steps=steps)
     mesh = make_mesh(devices=jax.devices()[:devices])
