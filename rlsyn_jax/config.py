@@ -238,6 +238,25 @@ def default_config() -> ConfigDict:
     config.recognize.images_per_identity = 4  # Real + synthetic of the batch that is trained on.
     config.recognize.synthetic_per_identity = 2  # Of those; mixed arms only.
     config.recognize.candidates_per_identity = 4  # Synthetic, before dynamic selection.
+    # Dynamic selection (selection/dynamic_selection.py) of the arm real_reinforced_selected.
+    config.recognize.selection = ConfigDict()
+    config.recognize.selection.method = "exact"  # exact (a virtual step) | jvp (its first order)
+    # What the virtual step moves: classifier | all. The classifier costs one forward pass of the
+    # candidates; all parameters cost as much as two steps more.
+    config.recognize.selection.parameters = "all"
+    config.recognize.selection.scope = "identity"  # identity | global (ranks the whole batch)
+    # number | threshold | adaptive: synthetic_per_identity of each, or of those only the ones whose
+    # loss falls by more than the threshold, or at least as much as the average real image's.
+    config.recognize.selection.rule = "number"
+    config.recognize.selection.threshold = 0.0  # Fall of a loss by one step.
+    config.recognize.selection.keep_real = True  # False: real images compete with synthetic ones.
+    config.recognize.selection.warmup_steps = 0  # First steps, which draw at random.
+    config.recognize.selection.every = 1  # Steps from one selection to the next.
+    # The nearest-embedding selector (selection/nearest_embedding.py) of the arm
+    # real_reinforced_nearest, by the embeddings of the extractor "reward".
+    config.recognize.nearest = ConfigDict()
+    config.recognize.nearest.images = 6  # Synthetic images kept an identity, before training.
+    config.recognize.nearest.trade_off = 0.5  # 1 = closest to real | 0 = farthest from the kept.
     config.recognize.optimizer = "adamw"  # adamw | adam (decay in the gradient) | sgd
     config.recognize.learning_rate = 1e-3
     config.recognize.weight_decay = 5e-4
@@ -338,7 +357,8 @@ _POSITIVE_INTEGERS = (
     "synthesize.num_steps synthesize.batch_size synthesize.max_attempts recognize.seeds "
     "recognize.steps recognize.identities_per_batch "
     "recognize.images_per_identity recognize.synthetic_per_identity "
-    "recognize.candidates_per_identity recognize.checkpoint_every evaluate.num_neighbors "
+    "recognize.candidates_per_identity recognize.selection.every recognize.nearest.images "
+    "recognize.checkpoint_every evaluate.num_neighbors "
     "evaluate.bootstrap_resamples report.identities report.map_identities split.closed_images"
 ).split()
 
@@ -351,7 +371,8 @@ _NOT_NEGATIVE = (
     "adapt.translation reinforce.iterations reinforce.micro_batch reinforce.kl_weight "
     "reinforce.sigma_floor reinforce.deviation_floor reinforce.value_steps "
     "reinforce.hacking_tolerance reinforce.gradient_clip recognize.weight_decay "
-    "recognize.warmup_steps recognize.triplet_margin recognize.crop_padding "
+    "recognize.warmup_steps recognize.selection.threshold recognize.selection.warmup_steps "
+    "recognize.triplet_margin recognize.crop_padding "
     "recognize.cosface_margin reinforce.guidance_scale synthesize.guidance_scale "
     "extractor.width extractor.judge_width extractor.cosface_margin recognize.width "
     "recognize.embedding_dim recognize.image_size recognize.image_width recognize.gradient_clip "
@@ -374,7 +395,7 @@ _SHARES = (
     "reinforce.trained_fraction reinforce.statistics_momentum reinforce.collapse_share "
     "synthesize.eta "
     "synthesize.near_copy_quantile synthesize.gate_share recognize.label_smoothing "
-    "recognize.erasing_probability recognize.dropout_rate"
+    "recognize.erasing_probability recognize.dropout_rate recognize.nearest.trade_off"
 ).split()
 
 _CHOICES = {
@@ -414,6 +435,10 @@ _CHOICES = {
     "recognize.optimizer": ("adamw", "adam", "sgd"),
     "recognize.decay": ("constant", "linear", "cosine", "step"),
     "recognize.loss": ("cross_entropy_triplet", "cosface"),
+    "recognize.selection.method": ("exact", "jvp"),
+    "recognize.selection.parameters": ("classifier", "all"),
+    "recognize.selection.scope": ("identity", "global"),
+    "recognize.selection.rule": ("number", "threshold", "adaptive"),
 }
 
 ARMS = (
@@ -422,6 +447,7 @@ ARMS = (
     "real_cold_start",
     "real_reinforced",
     "real_reinforced_selected",
+    "real_reinforced_nearest",
     "synthetic_only",
 )
 
@@ -562,6 +588,30 @@ def validate(config: ConfigDict) -> None:
         recognize.candidates_per_identity >= recognize.synthetic_per_identity,
         "recognize.candidates_per_identity",
         f"at least recognize.synthetic_per_identity ({recognize.synthetic_per_identity})",
+    )
+    selection = recognize.selection
+    require(
+        selection.keep_real or selection.rule == "number",
+        "recognize.selection.keep_real",
+        "True unless recognize.selection.rule is 'number': the other rules are for synthetic "
+        "images beside the real ones",
+    )
+    require(
+        selection.threshold == 0 or selection.rule == "threshold",
+        "recognize.selection.threshold",
+        "0 unless recognize.selection.rule is 'threshold', which alone looks at it",
+    )
+    require(
+        selection.warmup_steps < recognize.steps,
+        "recognize.selection.warmup_steps",
+        f"below recognize.steps ({recognize.steps}), or nothing would be selected",
+    )
+    require(
+        "real_reinforced_nearest" not in recognize.arms
+        or recognize.nearest.images < config.synthesize.images,
+        "recognize.nearest.images",
+        f"below synthesize.images ({config.synthesize.images}) with the arm "
+        "real_reinforced_nearest, or nothing would be selected",
     )
     require(
         config.evaluate.verification_pairs > 0 and config.evaluate.verification_pairs % 20 == 0,

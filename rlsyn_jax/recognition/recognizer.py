@@ -2,7 +2,9 @@
 
 One step draws its own batch on the device: P identities, K images of each, real or synthetic or
 both. With dynamic selection it draws more synthetic candidates than it keeps, and keeps those whose
-virtual update lowers their own identity loss most (equation 12 of arXiv 2604.07884).
+virtual update lowers their own identity loss most (equation 12 of arXiv 2604.07884), as
+selection/dynamic_selection.py says. The batch that is trained on has one size: a synthetic image
+that the rule turns down leaves its place to a real one without weight.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from rlsyn_jax.data.identity_dataset import to_device_range
 from rlsyn_jax.recognition.identity_sampler import IdentityTable, sample_identities, sample_images
 from rlsyn_jax.recognition.losses import batch_hard_triplet, cosface_logits, cross_entropy, unit
 from rlsyn_jax.recognition.networks import RecognitionNetwork, embedding_width
+from rlsyn_jax.selection.dynamic_selection import DynamicSelection
 from rlsyn_jax.training.meshes import batch_sharding
 
 Network = nn.Module | RecognitionNetwork
@@ -132,8 +135,7 @@ def make_train_step(
     identities_per_batch: int,
     augment: Callable[[jax.Array, jax.Array], jax.Array],
     schedule: Callable[[jax.Array], jax.Array],
-    loss_change: Callable | None = None,
-    keep_most_helpful: Callable | None = None,
+    selection: DynamicSelection | None = None,
 ) -> Callable:
     """Builds the jitted step (state, real, synthetic, candidates) -> (state, metrics).
 
@@ -146,13 +148,24 @@ def make_train_step(
         identities_per_batch: P.
         augment: (key, float images [b, h, w, c]) -> images.
         schedule: step -> learning rate, of the virtual update.
-        loss_change, keep_most_helpful: selection.dynamic_selection's functions, for a mixture that
-            keeps fewer than it draws.
+        selection: how fewer are kept than are drawn, for a mixture that asks for it.
 
     Returns:
         The step; its state is donated, real and synthetic are ImagePools (synthetic may be None
-        where the mixture draws none), candidates are the identities [m] to draw from.
+        where the mixture draws none), candidates are the identities [m] to draw from. Metrics are
+        loss and accuracy; with selection also selecting (1 in a step that selects), loss_change of
+        the candidates and loss_change_kept (both 0 in a step that does not select), and
+        synthetic_share of the images that are trained on.
+
+    Raises:
+        ValueError: the mixture keeps fewer than it draws, and there is no selection or no real
+            image.
     """
+    selects = mixture.kept < mixture.candidates
+    if selects and (selection is None or not mixture.real):
+        raise ValueError(
+            f"{mixture} keeps fewer than it draws; that needs real images and a selection"
+        )
 
     def forward(params, batch_stats, images, dropout_key=None):
         variables = {"params": params["backbone"], "batch_stats": batch_stats}
@@ -163,14 +176,15 @@ def make_train_step(
         )
         return outputs, updated["batch_stats"]
 
-    def batch_loss(params, batch_stats, images, labels, dropout_key):
+    def batch_loss(params, batch_stats, images, labels, dropout_key, weights=None):
         (features, neck), batch_stats = forward(params, batch_stats, images, dropout_key)
         losses = identity_losses(objective, params["classifier"], neck, labels)
         if objective.loss == "cross_entropy_triplet":
             losses = losses + batch_hard_triplet(features, labels, objective.triplet_margin)
         logits = unit(neck) @ unit(params["classifier"], axis=0)
-        correct = (logits.argmax(axis=-1) == labels).mean()
-        return losses.mean(), (batch_stats, correct)
+        correct = logits.argmax(axis=-1) == labels
+        loss, accuracy = jnp.average(losses, weights=weights), jnp.average(correct, weights=weights)
+        return loss, (batch_stats, accuracy)
 
     def draw(pool, key, identities, number):
         draw_key, augment_key = jax.random.split(key)
@@ -179,8 +193,7 @@ def make_train_step(
         images = augment(augment_key, images)
         return rearrange(images, "(p k) h w c -> p k h w c", k=number)
 
-    def flat(images):
-        images = rearrange(images, "p k h w c -> (p k) h w c")
+    def split(images):
         return jax.lax.with_sharding_constraint(images, batch_sharding(mesh))
 
     def step(state, real, synthetic, candidates):
@@ -188,18 +201,18 @@ def make_train_step(
         identity_key, real_key, synthetic_key = jax.random.split(key, 3)
         dropout_key = jax.random.fold_in(key, 1)
         identities = sample_identities(identity_key, candidates, identities_per_batch)
-        parts, metrics = [], {}
+        parts, metrics, weights = [], {}, None
         if mixture.real:
             parts.append(draw(real, real_key, identities, mixture.real))
         if mixture.candidates:
-            drawn = draw(synthetic, synthetic_key, identities, mixture.candidates)
-            if mixture.kept < mixture.candidates:
-                drawn, metrics = select(state, parts, drawn, identities, dropout_key)
-            parts.append(drawn)
+            parts.append(draw(synthetic, synthetic_key, identities, mixture.candidates))
         images = jnp.concatenate(parts, axis=1)
-        labels = jnp.repeat(identities, images.shape[1])
+        images, labels = _flat(images), jnp.repeat(identities, images.shape[1])
+        if selects:
+            places, weights, metrics = refine(state, split(images), labels, dropout_key)
+            images, labels = images[places], labels[places]
         (loss, (batch_stats, correct)), gradients = jax.value_and_grad(batch_loss, has_aux=True)(
-            state.params, state.batch_stats, flat(images), labels, dropout_key
+            state.params, state.batch_stats, split(images), labels, dropout_key, weights
         )
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         metrics = {"loss": loss, "accuracy": correct, **metrics}
@@ -211,25 +224,94 @@ def make_train_step(
         )
         return state, jax.tree.map(jnp.float32, metrics)
 
-    def select(state, parts, drawn, identities, dropout_key):
-        """Keeps the candidates that a virtual update on the whole mixed batch helps most."""
-        mixed = jnp.concatenate([*parts, drawn], axis=1)
-        labels = jnp.repeat(identities, mixed.shape[1])
+    drawn = mixture.real + mixture.candidates  # Images of an identity in the mixed batch.
+    first = drawn * jnp.arange(identities_per_batch, dtype=jnp.int32)  # Of each identity.
+
+    def places_of(numbers):
+        """Places in the mixed batch of some numbers 0..drawn - 1 of every identity."""
+        return (first[:, None] + jnp.asarray(numbers, jnp.int32)).reshape(-1)
+
+    def refine(state, images, labels, dropout_key):
+        """Returns places in the mixed batch that are trained on, their weights, and metrics."""
+
+        def by_loss():
+            return select(state, images, labels, dropout_key)
+
+        def at_random():
+            # Candidates are in random order.
+            places = places_of(range(mixture.real + mixture.kept))
+            metrics = dict.fromkeys(("selecting", "loss_change", "loss_change_kept"), 0.0)
+            return places, jnp.ones(len(places)), jax.tree.map(jnp.float32, metrics)
+
+        if selection.warmup_steps or selection.every > 1:
+            due = selection.is_due(state.step)
+            places, weights, metrics = jax.lax.cond(due, by_loss, at_random)
+        else:
+            places, weights, metrics = by_loss()
+        share = jnp.average(places % drawn >= mixture.real, weights=weights)
+        return places, weights, {**metrics, "synthetic_share": share}
+
+    def select(state, images, labels, dropout_key):
+        """Keeps those that a virtual update on the whole mixed batch helps most; as refine."""
+        change = loss_change(state, images, labels, dropout_key)
+        real_change, synthetic_change = jnp.split(change.reshape(-1, drawn), [mixture.real], axis=1)
+        if selection.keep_real:
+            chosen = selection.choose(synthetic_change, mixture.kept)
+            own, number = chosen // mixture.candidates, chosen % mixture.candidates
+            chosen = first[own] + mixture.real + number
+            counted = selection.is_helpful(change[chosen], real_change)
+            real = places_of(range(mixture.real))
+            # Instead of one that is not helpful, a real image of the same person, which changes
+            # neither the hardest pairs nor, but for its weight, batch statistics.
+            places = jnp.concatenate([real, jnp.where(counted, chosen, first[own])])
+            weights = jnp.concatenate([jnp.ones(len(real)), counted.astype(jnp.float32)])
+        else:
+            places = chosen = selection.choose(
+                change.reshape(-1, drawn), mixture.real + mixture.kept
+            )
+            counted = chosen % drawn >= mixture.real
+            weights = jnp.ones(len(places))
+        kept = jnp.where(counted, change[chosen], 0.0).sum() / jnp.maximum(counted.sum(), 1)
+        metrics = {
+            "selecting": 1.0,
+            "loss_change": synthetic_change.mean(),
+            "loss_change_kept": kept,
+        }
+        return places, weights, jax.tree.map(jnp.float32, metrics)
+
+    def loss_change(state, images, labels, dropout_key):
+        """Change of the identity loss of the mixed batch's images by a virtual step, [p * drawn].
+
+        Those of real images are 0 where all parameters move and nothing looks at them.
+        """
+        rate = schedule(state.step)
+        # Running statistics: one candidate's loss must not depend on the others.
+        if selection.parameters == "classifier":
+            (_, neck), _ = forward(state.params, state.batch_stats, images)
+
+            def losses(classifier):
+                return identity_losses(objective, classifier, neck, labels)
+
+            classifier = state.params["classifier"]
+            gradient = jax.grad(lambda classifier: losses(classifier).mean())(classifier)
+            return selection.loss_change(losses, classifier, gradient, rate)
         gradients = jax.grad(batch_loss, has_aux=True)(
-            state.params, state.batch_stats, flat(mixed), labels, dropout_key
+            state.params, state.batch_stats, images, labels, dropout_key
         )[0]
-        images, own = flat(drawn), jnp.repeat(identities, drawn.shape[1])
+        spared = selection.keep_real and selection.rule != "adaptive"
+        judged = places_of(range(mixture.real if spared else 0, drawn))
+        judged_images = split(images[judged])
 
-        def losses(params):
-            # Running statistics: one candidate's loss must not depend on the others.
-            (_, neck), _ = forward(params, state.batch_stats, images)
-            return identity_losses(objective, params["classifier"], neck, own)
+        def losses_of_judged(params):
+            (_, neck), _ = forward(params, state.batch_stats, judged_images)
+            return identity_losses(objective, params["classifier"], neck, labels[judged])
 
-        change = loss_change(losses, state.params, gradients, schedule(state.step))
-        change = change.reshape(drawn.shape[:2])
-        kept = keep_most_helpful(change, mixture.kept)  # [p, kept]
-        chosen = jnp.take_along_axis(drawn, kept[:, :, None, None, None], axis=1)
-        kept_change = jnp.take_along_axis(change, kept, axis=1).mean()
-        return chosen, {"loss_change": change.mean(), "loss_change_kept": kept_change}
+        change = selection.loss_change(losses_of_judged, state.params, gradients, rate)
+        return jnp.zeros(len(labels)).at[judged].set(change)
 
     return jax.jit(step, donate_argnums=0)
+
+
+def _flat(images: jax.Array) -> jax.Array:
+    """Images [p, k, h, w, c] of p identities as [p * k, h, w, c]."""
+    return rearrange(images, "p k h w c -> (p k) h w c")

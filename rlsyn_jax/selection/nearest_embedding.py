@@ -8,17 +8,30 @@ embeddings. Every candidate is scored by
 
 where closeness is the cosine to the nearest real embedding and distance is one minus the cosine to
 the nearest embedding already picked. The best candidate is picked, the distances are refreshed, and
-so on.
+so on. Everything is exact: closeness is a matrix product in blocks, which no array of all pairs
+outlives, and a pick reads every candidate once. Candidates may be split over the devices of a mesh,
+which exchange one candidate each a pick; many small identities are picked from side by side.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
+from rlsyn_jax.training.meshes import batch_sharding, make_mesh, place, replicated
+
 _FULL_PRECISION = jax.lax.Precision.HIGHEST
+_BATCH = PartitionSpec(("data", "fsdp"))
+# Real embeddings compared at a time: with 4,096 candidates the cosines are 16 MiB, which stay in a
+# processor's cache until their maximum is taken; and how many of them share one maximum.
+_REAL_BLOCK = 1024
+_PART = 64
+_NORMALISED_ROWS = 65536  # Made unit length at a time.
+_GROUP_ELEMENTS = 2**25  # Numbers of the embeddings of identities that are picked from together.
 
 
 def select(
@@ -27,7 +40,8 @@ def select(
     num_selected: int,
     *,
     trade_off: float = 0.5,
-    block_size: int = 8192,
+    block_size: int = 4096,
+    mesh: Mesh | None = None,
 ) -> np.ndarray:
     """Pick synthetic embeddings greedily, near the real ones and unlike one another.
 
@@ -41,7 +55,9 @@ def select(
         real: Real embeddings [m, d], any length but zero; normalised inside.
         num_selected: How many to pick, 1..n.
         trade_off: Weight of closeness in [0, 1]; the rest weighs distance to the picks.
-        block_size: Rows compared at a time. At most `block_size` squared cosines are held at once.
+        block_size: Candidates compared at a time, with at most 1,024 real embeddings.
+        mesh: Devices over which candidates are split; default the first one. Picks depend on their
+            number only where scores differ by a rounding error.
 
     Returns:
         Indices into `synthetic` in the order picked, int32 [num_selected], without repeats.
@@ -51,22 +67,58 @@ def select(
             `trade_off` or `block_size` out of range.
     """
     _check_settings(num_selected, trade_off, block_size)
-    synthetic, real = _unit_rows_pair(synthetic, real)
-    if num_selected > len(synthetic):
+    synthetic, real = _checked_pair(synthetic, real)
+    num_synthetic = len(synthetic)
+    if num_selected > num_synthetic:
         raise ValueError(
-            f"num_selected is {num_selected}, but there are {len(synthetic)} synthetic embeddings; "
-            f"it must be in 1..{len(synthetic)}"
+            f"num_selected is {num_selected}, but there are {num_synthetic} synthetic embeddings; "
+            f"it must be in 1..{num_synthetic}"
         )
-    picked = _greedy(
-        synthetic,
-        real,
-        len(synthetic),
+    mesh = _mesh(mesh)
+    rows, block = _padded_length(num_synthetic, block_size, mesh)
+    pick = _pick_over_devices(mesh, int(num_selected), block)
+    picked = pick(
+        _place_unit_rows(synthetic, rows, mesh),
+        place(_unit_rows(real), replicated(mesh)),
+        num_synthetic,
         len(real),
         trade_off,
-        num_selected=int(num_selected),
-        block_size=int(block_size),
     )
     return np.asarray(picked)
+
+
+def nearest_real(
+    synthetic: ArrayLike,
+    real: ArrayLike,
+    *,
+    block_size: int = 4096,
+    mesh: Mesh | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find the real embedding nearest to every synthetic one, by comparing all of them.
+
+    Args:
+        synthetic: Embeddings [n, d], any length but zero; normalised inside.
+        real: Real embeddings [m, d], any length but zero; normalised inside.
+        block_size: As in `select`.
+        mesh: Devices over which the synthetic embeddings are split; default the first one.
+
+    Returns:
+        (cosine to the nearest real embedding, float32 [n] in [-1, 1]; its index into `real`, int32
+        [n], the lowest of equally near ones).
+
+    Raises:
+        ValueError: On shapes that do not fit, rows that are zero or not finite, or a `block_size`
+            below 1.
+    """
+    _check_settings(1, 0.0, block_size)
+    synthetic, real = _checked_pair(synthetic, real)
+    mesh = _mesh(mesh)
+    rows, block = _padded_length(len(synthetic), block_size, mesh)
+    cosine, index = _search_over_devices(mesh, block)(
+        _place_unit_rows(synthetic, rows, mesh),
+        place(_unit_rows(real), replicated(mesh)),
+    )
+    return np.asarray(cosine)[: len(synthetic)], np.asarray(index)[: len(synthetic)]
 
 
 def select_per_identity(
@@ -77,7 +129,8 @@ def select_per_identity(
     num_selected: int,
     *,
     trade_off: float = 0.5,
-    block_size: int = 8192,
+    block_size: int = 4096,
+    mesh: Mesh | None = None,
 ) -> np.ndarray:
     """Run `select` within every identity, against the real embeddings of that identity only.
 
@@ -91,6 +144,8 @@ def select_per_identity(
             gives all of them.
         trade_off: As in `select`.
         block_size: As in `select`.
+        mesh: Devices over which identities are split, and the candidates of those that are too
+            large to share a program; default the first one.
 
     Returns:
         Indices into `synthetic`, int32 [sum over identities of min(num_selected, candidates)]:
@@ -101,7 +156,7 @@ def select_per_identity(
             candidates but no real embedding.
     """
     _check_settings(num_selected, trade_off, block_size)
-    synthetic, real = _unit_rows_pair(synthetic, real)
+    synthetic, real = _checked_pair(synthetic, real)
     synthetic_identities = _identities("synthetic_identities", synthetic_identities, len(synthetic))
     real_identities = _identities("real_identities", real_identities, len(real))
     missing = np.setdiff1d(synthetic_identities, real_identities)
@@ -110,26 +165,114 @@ def select_per_identity(
             f"{len(missing)} identities have synthetic but no real embeddings, the first being "
             f"{missing[0]}; every synthetic identity needs at least one real embedding"
         )
+    mesh = _mesh(mesh)
     synthetic_rows = _rows_by_identity(synthetic_identities)
     real_rows = _rows_by_identity(real_identities)
-    picked = []
+    # Sizes are rounded up to powers of two, so that identities share few compiled programs.
+    by_sizes: dict[tuple[int, int], list[int]] = {}
     for identity, rows in synthetic_rows.items():
-        candidates = _pad_to_power_of_two(synthetic[rows])
-        references = _pad_to_power_of_two(real[real_rows[identity]])
-        order = _greedy(
-            candidates,
-            references,
-            len(rows),
-            len(real_rows[identity]),
+        sizes = _power_of_two(len(rows)), _power_of_two(len(real_rows[identity]))
+        by_sizes.setdefault(sizes, []).append(identity)
+    picked: dict[int, np.ndarray] = {}
+    for sizes, identities in by_sizes.items():
+        limit = _GROUP_ELEMENTS // (sum(sizes) * synthetic.shape[1]) // mesh.size
+        if limit < 1:
+            for identity in identities:
+                rows = synthetic_rows[identity]
+                picked[identity] = rows[
+                    select(
+                        synthetic[rows],
+                        real[real_rows[identity]],
+                        min(num_selected, len(rows)),
+                        trade_off=trade_off,
+                        block_size=block_size,
+                        mesh=mesh,
+                    )
+                ]
+            continue
+        number = mesh.size * min(limit, _power_of_two(-(-len(identities) // mesh.size)))
+        pick = _pick_side_by_side(mesh, min(int(num_selected), sizes[0]), int(block_size))
+        for first in range(0, len(identities), number):
+            group = identities[first : first + number]
+            candidates, counts = _stacked(synthetic, synthetic_rows, group, number, sizes[0])
+            references, real_counts = _stacked(real, real_rows, group, number, sizes[1])
+            parts = place((candidates, references, counts, real_counts), batch_sharding(mesh))
+            for identity, order in zip(group, np.asarray(pick(*parts, trade_off))):
+                rows = synthetic_rows[identity]
+                picked[identity] = rows[order[: min(num_selected, len(rows))]]
+    return np.concatenate([picked[identity] for identity in synthetic_rows]).astype(np.int32)
+
+
+@functools.lru_cache(maxsize=64)
+def _pick_over_devices(mesh: Mesh, num_selected: int, block_size: int) -> Callable:
+    """Returns the jitted greedy picks of candidates that are split over a mesh."""
+
+    def pick(synthetic, real, num_synthetic, num_real, trade_off):
+        return _greedy(
+            synthetic,
+            real,
+            num_synthetic,
+            num_real,
             trade_off,
-            num_selected=min(int(num_selected), len(candidates)),
-            block_size=int(block_size),
+            num_selected=num_selected,
+            block_size=block_size,
+            axes=mesh.axis_names,
         )
-        picked.append(rows[np.asarray(order)[: min(num_selected, len(rows))]])
-    return np.concatenate(picked).astype(np.int32)
+
+    whole = PartitionSpec()
+    # Every device comes to the same picks, which the type system cannot see from an all_gather.
+    return jax.jit(
+        jax.shard_map(
+            pick,
+            mesh=mesh,
+            in_specs=(_BATCH, whole, whole, whole, whole),
+            out_specs=whole,
+            check_vma=False,
+        )
+    )
 
 
-@functools.partial(jax.jit, static_argnames=("num_selected", "block_size"))
+@functools.lru_cache(maxsize=64)
+def _pick_side_by_side(mesh: Mesh, num_selected: int, block_size: int) -> Callable:
+    """Returns the jitted greedy picks of identities [identities, rows, d] split over a mesh."""
+
+    def pick(synthetic, real, num_synthetic, num_real, trade_off):
+        greedy = functools.partial(_greedy, num_selected=num_selected, block_size=block_size)
+        return jax.vmap(greedy, in_axes=(0, 0, 0, 0, None))(
+            synthetic, real, num_synthetic, num_real, trade_off
+        )
+
+    return jax.jit(
+        jax.shard_map(
+            pick,
+            mesh=mesh,
+            in_specs=(_BATCH, _BATCH, _BATCH, _BATCH, PartitionSpec()),
+            out_specs=_BATCH,
+            check_vma=False,
+        ),
+        out_shardings=replicated(mesh),
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _search_over_devices(mesh: Mesh, block_size: int) -> Callable:
+    """Returns the jitted nearest cosine and index of rows that are split over a mesh."""
+
+    def search(synthetic, real):
+        return _nearest(synthetic, real, len(real), block_size, with_index=True)
+
+    return jax.jit(
+        jax.shard_map(
+            search,
+            mesh=mesh,
+            in_specs=(_BATCH, PartitionSpec()),
+            out_specs=(_BATCH, _BATCH),
+            check_vma=False,
+        ),
+        out_shardings=replicated(mesh),
+    )
+
+
 def _greedy(
     synthetic: jax.Array,
     real: jax.Array,
@@ -139,61 +282,126 @@ def _greedy(
     *,
     num_selected: int,
     block_size: int,
+    axes: tuple[str, ...] = (),
 ) -> jax.Array:
-    """Greedy picks among the first `num_synthetic` unit rows; rows past the counts are padding."""
-    closeness = _nearest_cosine(synthetic, real, num_real, block_size)  # [n]
-    is_candidate = jnp.arange(len(synthetic)) < num_synthetic  # [n]
-    first = jnp.argmax(jnp.where(is_candidate, closeness, -jnp.inf)).astype(jnp.int32)
+    """Greedy picks among the first `num_synthetic` unit rows; rows past the counts are padding.
+
+    With `axes` the rows are this device's part, and picks are made over all devices' parts.
+    """
+    closeness, _ = _nearest(synthetic, real, num_real, block_size, with_index=False)  # [n]
+    first_row = jax.lax.axis_index(axes) * len(synthetic) if axes else 0
+    rows = first_row + jnp.arange(len(synthetic), dtype=jnp.int32)
+    is_candidate = rows < num_synthetic  # [n]
+
+    def best(score):
+        """Returns row among all devices' rows, and embedding, of the highest score."""
+        local = jnp.argmax(score)
+        own = score[local], rows[local], synthetic[local]
+        if not axes:
+            return own[1:]
+        # [devices]; the first of equal maxima is on the device with the lower rows.
+        scores, winners, embeddings = jax.lax.all_gather(own, axes)
+        device = jnp.argmax(scores)
+        return winners[device], embeddings[device]
+
+    first, embedding = best(jnp.where(is_candidate, closeness, -jnp.inf))
 
     def pick(step, state):
-        picked, available, nearest_picked = state
-        latest = picked[step - 1]
-        cosine = jnp.dot(synthetic, synthetic[latest], precision=_FULL_PRECISION)  # [n]
+        picked, embedding, available, nearest_picked = state
+        cosine = jnp.dot(synthetic, embedding, precision=_FULL_PRECISION)  # [n]
         nearest_picked = jnp.maximum(nearest_picked, jnp.clip(cosine, -1.0, 1.0))
-        available = available.at[latest].set(False)
+        available = available & (rows != picked[step - 1])
         score = trade_off * closeness + (1.0 - trade_off) * (1.0 - nearest_picked)
-        best = jnp.argmax(jnp.where(available, score, -jnp.inf)).astype(jnp.int32)
-        return picked.at[step].set(best), available, nearest_picked
+        winner, embedding = best(jnp.where(available, score, -jnp.inf))
+        return picked.at[step].set(winner), embedding, available, nearest_picked
 
     picked = jnp.zeros(num_selected, jnp.int32).at[0].set(first)
     nothing_near = jnp.full(len(synthetic), -1.0, jnp.float32)
-    picked, _, _ = jax.lax.fori_loop(1, num_selected, pick, (picked, is_candidate, nothing_near))
-    return picked
+    state = picked, embedding, is_candidate, nothing_near
+    return jax.lax.fori_loop(1, num_selected, pick, state)[0]
 
 
-def _nearest_cosine(
-    synthetic: jax.Array, real: jax.Array, num_real: jax.Array, block_size: int
-) -> jax.Array:
-    """Cosine of every synthetic unit row to the nearest of the first `num_real` real ones, [n]."""
-    synthetic_blocks = _blocks(synthetic, block_size)  # [blocks, rows, d]
-    real_blocks = _blocks(real, block_size)  # [blocks, rows, d]
-    is_real = jnp.arange(real_blocks.shape[0] * real_blocks.shape[1]) < num_real
-    is_real = is_real.reshape(real_blocks.shape[:2])  # [blocks, rows]
+def _nearest(
+    synthetic: jax.Array, real: jax.Array, num_real: jax.Array, block_size: int, *, with_index: bool
+) -> tuple[jax.Array, jax.Array]:
+    """Cosine of every unit row to the nearest of the first `num_real` real ones, and its index.
+
+    Without the index, which takes a second look at the cosines, zeros stand in its place.
+    """
+    num_rows, width = synthetic.shape
+    size = min(block_size, num_rows)
+    real_size = min(block_size, _REAL_BLOCK, len(real))
+    part = _PART if real_size % _PART == 0 else real_size
+    padded = jnp.pad(synthetic, ((0, -num_rows % size), (0, 0)))
+    # Transposed once: a product of rows with columns needs no copy of a block.
+    columns = jnp.pad(real, ((0, -len(real) % real_size), (0, 0))).T  # [d, m]
 
     def of_block(rows):
-        def compare(nearest, block):
-            references, is_reference = block
-            cosine = jnp.dot(rows, references.T, precision=_FULL_PRECISION)  # [rows, references]
-            cosine = jnp.where(is_reference, jnp.clip(cosine, -1.0, 1.0), -1.0)
-            return jnp.maximum(nearest, cosine.max(axis=1)), None
+        def compare(state, start):
+            nearest, index = state
+            block = jax.lax.dynamic_slice_in_dim(columns, start, real_size, axis=1)
+            cosine = jnp.dot(rows, block, precision=_FULL_PRECISION)  # [rows, references]
+            # Padding is farther than the opposite direction.
+            is_real = start + jnp.arange(real_size) < num_real
+            cosine = jnp.where(is_real, cosine, -2.0).reshape(size, -1, part)
+            highest_of_parts = cosine.max(axis=2)  # [rows, parts]
+            highest = highest_of_parts.max(axis=1)
+            if with_index:
+                # The cosines are read once; then only the part with the maximum is.
+                best = _first(highest_of_parts == highest[:, None])  # [rows]
+                inside = jnp.take_along_axis(cosine, best[:, None, None], axis=1)[:, 0]
+                place = start + best * part + _first(inside == highest[:, None])
+                index = jnp.where(highest > nearest, place, index)
+            return (jnp.maximum(nearest, highest), index), None
 
-        nearest = jnp.full(len(rows), -1.0, jnp.float32)
-        return jax.lax.scan(compare, nearest, (real_blocks, is_real))[0]
+        start = jnp.full(size, -2.0, jnp.float32), jnp.zeros(size, jnp.int32)
+        starts = jnp.arange(0, columns.shape[1], real_size, dtype=jnp.int32)
+        (nearest, index), _ = jax.lax.scan(compare, start, starts)
+        return jnp.clip(nearest, -1.0, 1.0), index
 
-    return jax.lax.map(of_block, synthetic_blocks).reshape(-1)[: len(synthetic)]
-
-
-def _blocks(rows: jax.Array, block_size: int) -> jax.Array:
-    """Rows [n, d] as [blocks, rows, d], padded with zeros to whole blocks."""
-    size = min(block_size, len(rows))
-    padded = jnp.pad(rows, ((0, -len(rows) % size), (0, 0)))
-    return padded.reshape(-1, size, rows.shape[1])
+    blocks = padded.reshape(-1, size, width)
+    nearest, index = jax.lax.map(of_block, blocks)
+    return nearest.reshape(-1)[:num_rows], index.reshape(-1)[:num_rows]
 
 
-def _pad_to_power_of_two(rows: np.ndarray) -> np.ndarray:
-    """Rows padded with zeros to a power of two, so that identities share few compiled shapes."""
-    size = 1 << (len(rows) - 1).bit_length()
-    return np.pad(rows, ((0, size - len(rows)), (0, 0)))
+def _first(is_found: jax.Array) -> jax.Array:
+    """Place of the first true value of every row, int32 [n] of [n, m]."""
+    length = is_found.shape[1]
+    return jnp.where(is_found, jnp.arange(length, dtype=jnp.int32), length).min(axis=1)
+
+
+def _mesh(mesh: Mesh | None) -> Mesh:
+    return make_mesh(devices=jax.local_devices()[:1]) if mesh is None else mesh
+
+
+def _padded_length(num_rows: int, block_size: int, mesh: Mesh) -> tuple[int, int]:
+    """Rows with padding, whole blocks on every device, and the block's size."""
+    own = -(-num_rows // mesh.size)
+    blocks = -(-own // block_size)
+    block = -(-own // blocks)
+    return mesh.size * blocks * block, block
+
+
+def _power_of_two(number: int) -> int:
+    """The smallest power of two that is not below a number."""
+    return 1 << (number - 1).bit_length()
+
+
+def _stacked(
+    embeddings: np.ndarray,
+    rows: dict[int, np.ndarray],
+    identities: list[int],
+    number: int,
+    size: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Unit embeddings [number, size, d] of some identities, padded by zeros, and their counts."""
+    stacked = np.zeros((number, size, embeddings.shape[1]), np.float32)
+    counts = np.ones(number, np.int32)  # Padding has one candidate, and nobody reads its pick.
+    for row, identity in enumerate(identities):
+        own = rows[identity]
+        stacked[row, : len(own)] = _unit_rows(embeddings[own])
+        counts[row] = len(own)
+    return stacked, counts
 
 
 def _rows_by_identity(identities: np.ndarray) -> dict[int, np.ndarray]:
@@ -214,10 +422,11 @@ def _identities(name: str, identities: ArrayLike, num_rows: int) -> np.ndarray:
     return identities
 
 
-def _unit_rows_pair(synthetic: ArrayLike, real: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Both sets of embeddings as unit rows in float32, or a ValueError."""
-    synthetic = _unit_rows("synthetic", synthetic)
-    real = _unit_rows("real", real)
+def _checked_pair(synthetic: ArrayLike, real: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Both sets of embeddings as they came, or a ValueError where they cannot be compared."""
+    synthetic, real = np.asarray(synthetic), np.asarray(real)
+    for name, embeddings in (("synthetic", synthetic), ("real", real)):
+        _check_rows(name, embeddings)
     if synthetic.shape[1] != real.shape[1]:
         raise ValueError(
             f"synthetic embeddings have width {synthetic.shape[1]}, real ones {real.shape[1]}; "
@@ -226,25 +435,73 @@ def _unit_rows_pair(synthetic: ArrayLike, real: ArrayLike) -> tuple[np.ndarray, 
     return synthetic, real
 
 
-def _unit_rows(name: str, embeddings: ArrayLike) -> np.ndarray:
-    """Embeddings [n, d] divided by their lengths in float32, or a ValueError."""
-    embeddings = np.asarray(embeddings)
+def _check_rows(name: str, embeddings: np.ndarray) -> None:
+    """Raise a ValueError unless embeddings are [n, d] and have directions."""
     if embeddings.ndim != 2 or 0 in embeddings.shape:
         raise ValueError(
             f"{name} has shape {embeddings.shape}; it must be [rows, width] with at least one row "
             "and a width of at least 1"
         )
-    if embeddings.dtype != np.float64:
-        embeddings = embeddings.astype(np.float32)
-    largest = np.abs(embeddings).max(axis=1, keepdims=True)  # [n, 1]
-    unusable = np.flatnonzero(~np.isfinite(largest[:, 0]) | (largest[:, 0] == 0))
-    if len(unusable):
+    unusable = []
+    for start in range(0, len(embeddings), _NORMALISED_ROWS):
+        rows = _floats(embeddings[start : start + _NORMALISED_ROWS])
+        extreme = np.flatnonzero(~_is_ordinary(_squares(rows)))
+        largest = np.abs(rows[extreme]).max(axis=1)
+        unusable.extend(start + extreme[~np.isfinite(largest) | (largest == 0)])
+    if unusable:
         raise ValueError(
             f"{name} has {len(unusable)} rows that are zero or not finite, the first being row "
             f"{unusable[0]}; every embedding must be finite and have a direction"
         )
-    scaled = (embeddings / largest).astype(np.float32)  # no square can overflow or vanish
-    return scaled / np.linalg.norm(scaled, axis=1, keepdims=True)
+
+
+def _place_unit_rows(embeddings: np.ndarray, num_rows: int, mesh: Mesh) -> jax.Array:
+    """Unit rows, padded by zeros to `num_rows`, split over a mesh; no host copy of all is left."""
+
+    def part(index):
+        start, stop, _ = index[0].indices(num_rows)
+        return _unit_rows(embeddings[start:stop], stop - start)
+
+    shape = num_rows, embeddings.shape[1]
+    return jax.make_array_from_callback(shape, NamedSharding(mesh, _BATCH), part)
+
+
+def _unit_rows(embeddings: np.ndarray, num_rows: int | None = None) -> np.ndarray:
+    """Embeddings [n, d] divided by their lengths in float32, padded by zeros to `num_rows`."""
+    num_rows = len(embeddings) if num_rows is None else num_rows
+    unit = np.zeros((num_rows, embeddings.shape[1]), np.float32)
+    for start in range(0, len(embeddings), _NORMALISED_ROWS):
+        rows = _floats(embeddings[start : start + _NORMALISED_ROWS])
+        squares = _squares(rows)
+        extreme = np.flatnonzero(~_is_ordinary(squares))
+        if len(extreme):
+            # Divided by their largest number, so that no square overflows or vanishes.
+            rows = rows.copy()
+            rows[extreme] /= np.abs(rows[extreme]).max(axis=1, keepdims=True)
+            squares[extreme] = _squares(rows[extreme])
+        np.divide(
+            rows,
+            np.sqrt(squares)[:, None],
+            out=unit[start : start + len(rows)],
+            casting="same_kind",
+        )
+    return unit
+
+
+def _squares(rows: np.ndarray) -> np.ndarray:
+    """Squared lengths [n] of rows [n, d]; infinite where they overflow."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.einsum("nd,nd->n", rows, rows)
+
+
+def _is_ordinary(squares: np.ndarray) -> np.ndarray:
+    """Whether squared lengths lie where float32 holds them, and their numbers, in full."""
+    return (squares > 1e-20) & (squares < 1e30)
+
+
+def _floats(rows: np.ndarray) -> np.ndarray:
+    """Rows in float32, or in float64 where they are."""
+    return rows if rows.dtype == np.float64 else rows.astype(np.float32, copy=False)
 
 
 def _check_settings(num_selected: int, trade_off: float, block_size: int) -> None:

@@ -24,8 +24,9 @@ from rlsyn_jax.recognition.recognizer import (
     init_recognizer,
     make_train_step,
 )
-from rlsyn_jax.selection.dynamic_selection import identity_loss_change, keep_most_helpful
-from rlsyn_jax.stages.extractors import Extractor, load_extractor
+from rlsyn_jax.selection.dynamic_selection import DynamicSelection
+from rlsyn_jax.selection.nearest_embedding import select_per_identity
+from rlsyn_jax.stages.extractors import Extractor, embed_images, load_extractor
 from rlsyn_jax.stages.inputs import TARGET_FIELDS, load_target, train_labels
 from rlsyn_jax.stages.latent_space import image_shape
 from rlsyn_jax.stages.networks import read_weights, recognizer_network
@@ -37,13 +38,15 @@ from rlsyn_jax.training.optimizers import make_optimizer, make_schedule
 from rlsyn_jax.training.preemption import end_if_preempted
 
 FIELDS = (*TARGET_FIELDS, "recognize")
-# The synthetic data set each arm draws from.
+# The synthetic data set each arm draws from; "nearest" is what the nearest-embedding selector keeps
+# of "reinforced".
 SOURCES = {
     "real": None,
     "real_erasing": None,
     "real_cold_start": "cold_start",
     "real_reinforced": "reinforced",
     "real_reinforced_selected": "reinforced",
+    "real_reinforced_nearest": "nearest",
     "synthetic_only": "reinforced",
 }
 
@@ -59,8 +62,13 @@ def run(config: ConfigDict, workdir: Path) -> None:
     mesh = make_mesh()
     pools = {"real": _pool(images, labels, num_identities)}
     for source in sorted({SOURCES[arm] for arm in config.recognize.arms if SOURCES[arm]}):
-        synthetic, _ = load_synthetic(workdir / "synthesize" / source)
-        pools[source] = _pool(synthetic.images, synthetic.identities, num_identities)
+        folder = "reinforced" if source == "nearest" else source
+        synthetic, _ = load_synthetic(workdir / "synthesize" / folder)
+        pictures, people = synthetic.images, synthetic.identities
+        if source == "nearest" and len(pictures):
+            kept = _nearest(config, workdir, mesh, pictures, people, images, labels)
+            pictures, people = pictures[kept], people[kept]
+        pools[source] = _pool(pictures, people, num_identities)
     pools = place(pools, replicated(mesh))
     steps = {arm: _make_step(config, mesh, arm) for arm in config.recognize.arms}
     for seed in range(config.recognize.seeds):
@@ -91,6 +99,50 @@ def mixture_of(config: ConfigDict, arm: str) -> Mixture:
     if arm == "real_reinforced_selected":
         return Mixture(total - synthetic, recognize.candidates_per_identity, synthetic)
     return Mixture(total - synthetic, synthetic, synthetic)
+
+
+def dynamic_selection(config: ConfigDict) -> DynamicSelection:
+    """Returns how the arm real_reinforced_selected selects."""
+    selection = config.recognize.selection
+    return DynamicSelection(
+        method=selection.method,
+        parameters=selection.parameters,
+        scope=selection.scope,
+        rule=selection.rule,
+        threshold=selection.threshold,
+        keep_real=selection.keep_real,
+        warmup_steps=selection.warmup_steps,
+        every=selection.every,
+    )
+
+
+def _nearest(
+    config: ConfigDict,
+    workdir: Path,
+    mesh: jax.sharding.Mesh,
+    synthetic: np.ndarray,
+    synthetic_labels: np.ndarray,
+    real: np.ndarray,
+    real_labels: np.ndarray,
+) -> np.ndarray:
+    """Places of the synthetic images that the nearest-embedding selector keeps, ascending."""
+    settings = config.recognize.nearest
+    extractor = load_extractor(config, workdir, "reward")
+    kept = select_per_identity(
+        embed_images(extractor, synthetic),
+        synthetic_labels,
+        embed_images(extractor, real),
+        real_labels,
+        settings.images,
+        trade_off=settings.trade_off,
+        mesh=mesh,
+    )
+    logging.info(
+        "recognize: the nearest-embedding selector keeps %d of %d synthetic images",
+        len(kept),
+        len(synthetic),
+    )
+    return np.sort(kept)
 
 
 def _pool(images: np.ndarray, labels: np.ndarray, num_identities: int) -> ImagePool:
@@ -176,8 +228,7 @@ def _make_step(config: ConfigDict, mesh: jax.sharding.Mesh, arm: str) -> Callabl
         identities_per_batch=recognize.identities_per_batch,
         augment=_augment(config, arm),
         schedule=make_schedule(**_rate(config)),
-        loss_change=identity_loss_change,
-        keep_most_helpful=keep_most_helpful,
+        selection=dynamic_selection(config),
     )
 
 

@@ -43,6 +43,7 @@ ARM_TITLES = {
     "real_cold_start": "real + synthetic, cold start",
     "real_reinforced": "real + synthetic, after RL",
     "real_reinforced_selected": "the same, dynamic selection",
+    "real_reinforced_nearest": "the same, nearest embeddings",
     "synthetic_only": "synthetic only, after RL",
 }
 METRIC_TITLES = {

@@ -15,12 +15,13 @@ from rlsyn_jax.recognition.recognizer import (
     init_recognizer,
     make_train_step,
 )
-from rlsyn_jax.selection.dynamic_selection import identity_loss_change, keep_most_helpful
+from rlsyn_jax.selection.dynamic_selection import DynamicSelection
 from rlsyn_jax.training.meshes import make_mesh, replicated
 from rlsyn_jax.training.optimizers import make_optimizer
 
 SHAPE = (8, 8, 1)
 MODEL = SmallResNet(width=4, embedding_dim=8)
+SELECTION = DynamicSelection(parameters="all")
 
 
 def make_pool(seed, people=4, images=3):
@@ -33,7 +34,15 @@ def make_pool(seed, people=4, images=3):
     return ImagePool(jnp.asarray(pixels), make_identity_table(labels, people)), pixels, labels
 
 
-def run(mixture, steps, *, devices=1, loss="cross_entropy_triplet", seed=0):
+def run(
+    mixture,
+    steps,
+    *,
+    devices=1,
+    loss="cross_entropy_triplet",
+    seed=0,
+    selection=SELECTION,
+):
     optimizer = make_optimizer(learning_rate=1e-2, warmup_steps=0, total_steps=steps)
     mesh = make_mesh(devices=jax.devices()[:devices])
     step = make_train_step(
@@ -45,8 +54,7 @@ def run(mixture, steps, *, devices=1, loss="cross_entropy_triplet", seed=0):
         identities_per_batch=4,
         augment=lambda key, images: images + 0.05 * jax.random.normal(key, images.shape),
         schedule=lambda step: 1e-2,
-        loss_change=identity_loss_change,
-        keep_most_helpful=keep_most_helpful,
+        selection=selection,
     )
     real, _, _ = make_pool(1)
     synthetic, _, _ = make_pool(2)

@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 import pytest
 from PIL import Image
 
-from rlsyn_jax.config import ARMS
+from rlsyn_jax.config import default_config
 from rlsyn_jax.data.synthetic_writer import read_manifest
 from rlsyn_jax.main import STAGES
 from rlsyn_jax.stages.stage_record import plain
@@ -20,6 +20,7 @@ from rlsyn_jax.training.checkpoints import restore_params
 
 pytestmark = pytest.mark.slow
 
+ARMS = default_config().recognize.arms
 SETS = {"cold_start": "adapt", "reinforced": "reinforce"}
 ONE_FIGURE = {"mean", "low", "high"}
 
