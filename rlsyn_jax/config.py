@@ -227,6 +227,7 @@ def default_config() -> ConfigDict:
     config.evaluate.verification_pairs = 600  # Divisible by 20.
     config.evaluate.num_neighbors = 5  # Of precision, recall, density, coverage.
     config.evaluate.bootstrap_resamples = 1000
+    config.evaluate.re_ranking = False  # Also mAP after k-reciprocal re-ranking.
 
     config.report = ConfigDict()
     config.report.identities = 6  # Rows of the sample grids.
