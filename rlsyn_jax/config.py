@@ -14,6 +14,8 @@ from rlsyn_jax.training.device_kinds import NAMED_DEVICES, named_devices
 
 LORA_TARGETS = ("qkv", "proj", "mlp_fc1", "mlp_fc2")  # Of a generator's blocks.
 
+PRIVACY_ATTACKS = ("memorisation", "identity_leakage", "membership", "extraction")
+
 
 def default_config() -> ConfigDict:
     """Returns the complete configuration; a config file changes fields and adds none."""
@@ -229,6 +231,19 @@ def default_config() -> ConfigDict:
     config.evaluate.bootstrap_resamples = 1000
     config.evaluate.re_ranking = False  # Also mAP after k-reciprocal re-ranking.
 
+    # What the synthetic sets and generators give away about the training people.
+    config.privacy = ConfigDict()
+    config.privacy.attacks = PRIVACY_ATTACKS  # Any of them, or none.
+    # Of held-out images' distances to training images: nearer ones are near copies.
+    config.privacy.quantile = 0.05
+    config.privacy.images = 500  # Members, and non-members, of membership inference, at most.
+    config.privacy.noise_levels = 8  # Timesteps at which the generator's error is taken.
+    config.privacy.step_error_timestep = 100  # A multiple of the interval.
+    config.privacy.step_error_interval = 10  # Timesteps.
+    config.privacy.extraction_identities = 8
+    config.privacy.extraction_samples = 24  # An identity.
+    config.privacy.extraction_duplicates = 6  # Samples that must be alike, at least 2.
+
     config.report = ConfigDict()
     config.report.identities = 6  # Rows of the sample grids.
     config.report.map_identities = 10  # People of the embedding map.
@@ -309,7 +324,9 @@ _POSITIVE_INTEGERS = (
     "recognize.width recognize.embedding_dim recognize.steps recognize.identities_per_batch "
     "recognize.images_per_identity recognize.synthetic_per_identity "
     "recognize.candidates_per_identity recognize.checkpoint_every evaluate.num_neighbors "
-    "evaluate.bootstrap_resamples report.identities report.map_identities split.closed_images"
+    "evaluate.bootstrap_resamples privacy.images privacy.noise_levels privacy.step_error_timestep "
+    "privacy.step_error_interval privacy.extraction_identities privacy.extraction_samples "
+    "privacy.extraction_duplicates report.identities report.map_identities split.closed_images"
 ).split()
 
 _NOT_NEGATIVE = (
@@ -472,6 +489,7 @@ def validate(config: ConfigDict) -> None:
         known = isinstance(targets, tuple) and targets and not set(targets) - set(LORA_TARGETS)
         require(bool(known), f"{section}.lora_targets", f"a selection of {LORA_TARGETS}")
     _validate_reinforce(config, require)
+    _validate_privacy(config, require)
     recognize = config.recognize
     unknown = set(recognize.arms) - set(ARMS)
     require(not unknown and len(recognize.arms) > 0, "recognize.arms", f"a selection of {ARMS}")
@@ -492,6 +510,32 @@ def validate(config: ConfigDict) -> None:
         config.evaluate.verification_pairs > 0 and config.evaluate.verification_pairs % 20 == 0,
         "evaluate.verification_pairs",
         "a positive multiple of 20: ten folds of equally many same and different pairs",
+    )
+
+
+def _validate_privacy(config: ConfigDict, require) -> None:
+    """Checks the fields of config.privacy that must fit together."""
+    privacy, limit = config.privacy, config.generator.num_timesteps
+    known = isinstance(privacy.attacks, tuple) and not set(privacy.attacks) - set(PRIVACY_ATTACKS)
+    require(known, "privacy.attacks", f"a selection of {PRIVACY_ATTACKS}")
+    require(0 < privacy.quantile < 1, "privacy.quantile", "between 0 and 1")
+    if "membership" in privacy.attacks:
+        require(
+            privacy.noise_levels <= limit - 2,
+            "privacy.noise_levels",
+            f"at most generator.num_timesteps - 2 ({limit - 2})",
+        )
+        fits = privacy.step_error_timestep + privacy.step_error_interval < limit
+        require(
+            fits and privacy.step_error_timestep % privacy.step_error_interval == 0,
+            "privacy.step_error_timestep",
+            f"a multiple of privacy.step_error_interval ({privacy.step_error_interval}), and with "
+            f"it below generator.num_timesteps ({limit})",
+        )
+    require(
+        2 <= privacy.extraction_duplicates <= privacy.extraction_samples,
+        "privacy.extraction_duplicates",
+        f"2 to privacy.extraction_samples ({privacy.extraction_samples})",
     )
 
 
