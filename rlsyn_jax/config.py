@@ -241,8 +241,8 @@ def default_config() -> ConfigDict:
     config.privacy.step_error_timestep = 100  # A multiple of the interval.
     config.privacy.step_error_interval = 10  # Timesteps.
     config.privacy.extraction_identities = 8
-    config.privacy.extraction_samples = 24  # An identity.
-    config.privacy.extraction_duplicates = 6  # Samples that must be alike, at least 2.
+    config.privacy.extraction_samples = 16  # An identity.
+    config.privacy.extraction_duplicates = 4  # Samples that must be alike, at least 2.
 
     config.report = ConfigDict()
     config.report.identities = 6  # Rows of the sample grids.

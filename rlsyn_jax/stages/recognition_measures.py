@@ -13,6 +13,7 @@ from rlsyn_jax.data.identity_dataset import IdentityDataset
 from rlsyn_jax.data.splits import Splits
 from rlsyn_jax.evaluation.bootstrap import cluster_bootstrap
 from rlsyn_jax.evaluation.identification import rank1_identification
+from rlsyn_jax.evaluation.ranking_lists import ranking_lists, spread_queries
 from rlsyn_jax.evaluation.re_ranking import re_rank
 from rlsyn_jax.evaluation.reid import RankingResult, evaluate_distances, evaluate_ranking
 from rlsyn_jax.evaluation.verification import (
@@ -34,7 +35,7 @@ _PAIRED_IMAGES = 4096
 # Of each kind, for rates at thresholds; those of one person are far fewer.
 _PAIRS = 50_000
 _CURVE_RANKS, _CURVE_POINTS = 20, 60
-_SHOWN_QUERIES, _SHOWN_GALLERY = 6, 5
+_SHOWN_QUERIES = 6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -280,23 +281,20 @@ def _roc(pairs: _Pairs, similarities) -> dict:
 
 def _lists(splits: Splits, embeddings, ranking: RankingResult) -> list[dict]:
     """What some queries find, from the worst ranking to the best; images are places in the set."""
-    order = ranking.valid_queries[np.argsort(ranking.average_precisions, kind="stable")]
-    chosen = order[np.unique(np.linspace(0, len(order) - 1, _SHOWN_QUERIES).astype(int))]
-    lists = []
-    for place in chosen:
-        person, camera = splits.open_query_people[place], splits.open_query_cameras[place]
-        same_person = splits.open_gallery_people == person
-        left_out = same_person & (splits.open_gallery_cameras == camera)
-        left_out |= splits.open_gallery_people == -1
-        gallery = np.flatnonzero(~left_out)
-        query = splits.open_query[place]
-        similarity = embeddings[splits.open_gallery[gallery]] @ embeddings[query]
-        nearest = gallery[np.argsort(-similarity, kind="stable")[:_SHOWN_GALLERY]]
-        lists.append(
-            {
-                "query": int(query),
-                "gallery": splits.open_gallery[nearest].tolist(),
-                "right": same_person[nearest].tolist(),
-            }
-        )
-    return lists
+    lists = ranking_lists(
+        embeddings[splits.open_query],
+        splits.open_query_people,
+        splits.open_query_cameras,
+        embeddings[splits.open_gallery],
+        splits.open_gallery_people,
+        splits.open_gallery_cameras,
+        spread_queries(ranking.average_precisions, ranking.valid_queries, _SHOWN_QUERIES),
+    )
+    return [
+        {
+            "query": int(splits.open_query[found.query]),
+            "gallery": splits.open_gallery[list(found.gallery)].tolist(),
+            "right": list(found.right),
+        }
+        for found in lists
+    ]
