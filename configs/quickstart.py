@@ -63,4 +63,9 @@ def get_config(size="full"):
         config.evaluate.verification_pairs = 60
         config.evaluate.num_neighbors = 3
         config.evaluate.bootstrap_resamples = 200
+        config.privacy.noise_levels = 4
+        config.privacy.step_error_timestep = 50
+        config.privacy.extraction_identities = 4
+        config.privacy.extraction_samples = 8
+        config.privacy.extraction_duplicates = 3
     return config

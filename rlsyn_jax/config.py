@@ -15,6 +15,8 @@ from rlsyn_jax.training.device_kinds import NAMED_DEVICES, named_devices
 
 LORA_TARGETS = ("qkv", "proj", "mlp_fc1", "mlp_fc2")  # Of a generator's blocks.
 
+PRIVACY_ATTACKS = ("memorisation", "identity_leakage", "membership", "extraction")
+
 
 def default_config() -> ConfigDict:
     """Returns the complete configuration; a config file changes fields and adds none."""
@@ -273,6 +275,20 @@ def default_config() -> ConfigDict:
     config.evaluate.verification_pairs = 600  # Divisible by 20.
     config.evaluate.num_neighbors = 5  # Of precision, recall, density, coverage.
     config.evaluate.bootstrap_resamples = 1000
+    config.evaluate.re_ranking = False  # Also mAP after k-reciprocal re-ranking.
+
+    # What the synthetic sets and generators give away about the training people.
+    config.privacy = ConfigDict()
+    config.privacy.attacks = PRIVACY_ATTACKS  # Any of them, or none.
+    # Of held-out images' distances to training images: nearer ones are near copies.
+    config.privacy.quantile = 0.05
+    config.privacy.images = 500  # Members, and non-members, of membership inference, at most.
+    config.privacy.noise_levels = 8  # Timesteps at which the generator's error is taken.
+    config.privacy.step_error_timestep = 100  # A multiple of the interval.
+    config.privacy.step_error_interval = 10  # Timesteps.
+    config.privacy.extraction_identities = 8
+    config.privacy.extraction_samples = 16  # An identity.
+    config.privacy.extraction_duplicates = 4  # Samples that must be alike, at least 2.
 
     config.report = ConfigDict()
     config.report.identities = 6  # Rows of the sample grids.
@@ -359,7 +375,9 @@ _POSITIVE_INTEGERS = (
     "recognize.images_per_identity recognize.synthetic_per_identity "
     "recognize.candidates_per_identity recognize.selection.every recognize.nearest.images "
     "recognize.checkpoint_every evaluate.num_neighbors "
-    "evaluate.bootstrap_resamples report.identities report.map_identities split.closed_images"
+    "evaluate.bootstrap_resamples privacy.images privacy.noise_levels privacy.step_error_timestep "
+    "privacy.step_error_interval privacy.extraction_identities privacy.extraction_samples "
+    "privacy.extraction_duplicates report.identities report.map_identities split.closed_images"
 ).split()
 
 _NOT_NEGATIVE = (
@@ -538,6 +556,7 @@ def validate(config: ConfigDict) -> None:
         known = isinstance(targets, tuple) and targets and not set(targets) - set(LORA_TARGETS)
         require(bool(known), f"{section}.lora_targets", f"a selection of {LORA_TARGETS}")
     _validate_reinforce(config, require)
+    _validate_privacy(config, require)
     recognize = config.recognize
     require(
         recognize.normalisation == "none" or config.image.channels == 3,
@@ -628,6 +647,32 @@ def _validate_without_general_data(config: ConfigDict, require) -> None:
     require(config.pretrain.source != "train", "pretrain.source", f"a checkpoint {rule}")
     require(config.recognize.start != "general", "recognize.start", f"'random' or a path {rule}")
     require(config.extractor.with_target, "extractor.with_target", f"True {rule}")
+
+
+def _validate_privacy(config: ConfigDict, require) -> None:
+    """Checks the fields of config.privacy that must fit together."""
+    privacy, limit = config.privacy, config.generator.num_timesteps
+    known = isinstance(privacy.attacks, tuple) and not set(privacy.attacks) - set(PRIVACY_ATTACKS)
+    require(known, "privacy.attacks", f"a selection of {PRIVACY_ATTACKS}")
+    require(0 < privacy.quantile < 1, "privacy.quantile", "between 0 and 1")
+    if "membership" in privacy.attacks:
+        require(
+            privacy.noise_levels <= limit - 2,
+            "privacy.noise_levels",
+            f"at most generator.num_timesteps - 2 ({limit - 2})",
+        )
+        fits = privacy.step_error_timestep + privacy.step_error_interval < limit
+        require(
+            fits and privacy.step_error_timestep % privacy.step_error_interval == 0,
+            "privacy.step_error_timestep",
+            f"a multiple of privacy.step_error_interval ({privacy.step_error_interval}), and with "
+            f"it below generator.num_timesteps ({limit})",
+        )
+    require(
+        2 <= privacy.extraction_duplicates <= privacy.extraction_samples,
+        "privacy.extraction_duplicates",
+        f"2 to privacy.extraction_samples ({privacy.extraction_samples})",
+    )
 
 
 def _validate_images(config: ConfigDict, require, procedural: list) -> None:

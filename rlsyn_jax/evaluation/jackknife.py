@@ -6,6 +6,7 @@ jackknife (Quenouille; Tukey) never does.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -18,6 +19,7 @@ def jackknife_interval(
     *,
     num_groups: int = 10,
     confidence: float = 0.95,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
 ) -> tuple[float, float, float]:
     """Estimates a statistic and its interval by leaving one group of identities out at a time.
 
@@ -26,6 +28,8 @@ def jackknife_interval(
         identities: int [k], distinct; at least 2.
         num_groups: groups, at most k.
         confidence: of the interval.
+        bounds: values the statistic can have, where the interval is cut off: Student's t knows of
+            no share above 1.
 
     Returns:
         (value on everyone, low, high): Student's t with groups - 1 degrees of freedom.
@@ -42,4 +46,5 @@ def jackknife_interval(
     parts = np.array([statistic(identities[member != group]) for group in range(groups)])
     error = np.sqrt((groups - 1) / groups * np.sum((parts - parts.mean()) ** 2))
     reach = stats.t.ppf(0.5 + confidence / 2, groups - 1) * error
-    return whole, float(whole - reach), float(whole + reach)
+    low, high = np.clip([whole - reach, whole + reach], *bounds)
+    return whole, float(low), float(high)

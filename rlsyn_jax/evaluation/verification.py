@@ -305,6 +305,38 @@ def make_pairs(
     return one[places], other[places], same[places]
 
 
+def pairs_of_both_kinds(
+    identities: np.ndarray, max_pairs: int, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns every genuine and every impostor pair, or so many drawn ones of a kind with more.
+
+    Args:
+        identities: int [n], who is in each image.
+        max_pairs: of each kind, at least 1.
+        seed: of the drawing.
+
+    Returns:
+        (first int64 [m], second int64 [m], is_same bool [m]), genuine pairs first.
+
+    Raises:
+        ValueError: max_pairs below 1.
+    """
+    if max_pairs < 1:
+        raise ValueError(f"max_pairs is {max_pairs}; it must be at least 1")
+    identities = np.asarray(identities)
+    one, other = np.triu_indices(len(identities), k=1)
+    same = identities[one] == identities[other]
+    random = np.random.default_rng(seed)
+    kinds = []
+    for wanted in (same, ~same):
+        pairs = np.flatnonzero(wanted)
+        if len(pairs) > max_pairs:
+            pairs = np.sort(random.choice(pairs, max_pairs, replace=False))
+        kinds.append(pairs)
+    places = np.concatenate(kinds)
+    return one[places], other[places], same[places]
+
+
 def _unit(embeddings: np.ndarray) -> np.ndarray:
     lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
     return embeddings / np.maximum(lengths, 1e-12)

@@ -14,7 +14,8 @@ from PIL import Image
 INK, MUTED, GRID = "#1f2933", "#7b8794", "#e4e7eb"
 # Okabe and Ito's colours, which people with any colour vision tell apart.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-_STYLE = {
+# Of every chart.
+STYLE = {
     "font.size": 10,
     "font.family": "sans-serif",
     "axes.edgecolor": GRID,
@@ -43,7 +44,7 @@ def interval_chart(title: str, rows: Sequence[tuple[str, float, float, float]]) 
     Returns:
         data URI of an SVG.
     """
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5.2, 0.6 + 0.36 * len(rows)), layout="constrained")
         axes = figure.subplots()
         places = np.arange(len(rows))[::-1]
@@ -59,7 +60,7 @@ def interval_chart(title: str, rows: Sequence[tuple[str, float, float, float]]) 
         axes.tick_params(length=0)
         axes.spines["left"].set_visible(False)
         axes.set_title(title)
-        return _svg(figure)
+        return svg(figure)
 
 
 def curve_chart(
@@ -75,7 +76,7 @@ def curve_chart(
     Returns:
         data URI of an SVG.
     """
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5.2, 3.1), layout="constrained")
         axes = figure.subplots()
         for color, (name, (steps, values)) in zip(COLORS * 3, curves.items()):
@@ -87,7 +88,7 @@ def curve_chart(
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_title(title)
         axes.legend(fontsize=9, loc="best")
-        return _svg(figure)
+        return svg(figure)
 
 
 def distance_chart(title: str, sets: Mapping[str, np.ndarray], threshold: float) -> str:
@@ -101,7 +102,7 @@ def distance_chart(title: str, sets: Mapping[str, np.ndarray], threshold: float)
     Returns:
         data URI of an SVG.
     """
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5.2, 3.1), layout="constrained")
         axes = figure.subplots()
         for color, (name, distances) in zip(COLORS, sets.items()):
@@ -119,7 +120,7 @@ def distance_chart(title: str, sets: Mapping[str, np.ndarray], threshold: float)
         axes.set_ylabel("% of images")
         axes.set_title(title)
         axes.legend(fontsize=9, loc="lower right")
-        return _svg(figure)
+        return svg(figure)
 
 
 def sphere_map(
@@ -138,7 +139,7 @@ def sphere_map(
         data URI of an SVG.
     """
     palette = matplotlib.colormaps["tab10"].colors + matplotlib.colormaps["Set3"].colors
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8.6, 4.7), layout="constrained")
         for axes, side, name in zip(figure.subplots(1, 2), (front, ~front), ("front", "back")):
             angle = np.linspace(0, 2 * np.pi, 200)
@@ -162,7 +163,7 @@ def sphere_map(
             for marker, name in zip("os^x", names)
         ]
         figure.legend(handles=handles, loc="outside lower center", ncols=len(names))
-        return _svg(figure)
+        return svg(figure)
 
 
 def image_strip(images: np.ndarray) -> str:
@@ -189,7 +190,8 @@ def png(image: np.ndarray) -> str:
     return "data:image/png;base64," + base64.b64encode(sink.getvalue()).decode()
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
+    """Returns a figure as a data URI of an SVG, the same bytes for the same figure."""
     sink = io.BytesIO()
     figure.savefig(sink, format="svg", metadata={"Date": None})
     return "data:image/svg+xml;base64," + base64.b64encode(sink.getvalue()).decode()

@@ -19,16 +19,20 @@ from rlsyn_jax.evaluation.nearest_real import nearest_real_distances
 from rlsyn_jax.report.dosnes import dosnes, hemispheres
 from rlsyn_jax.report.figures import (
     curve_chart,
-    distance_chart,
     image_strip,
-    interval_chart,
-    png,
     sphere_map,
 )
 from rlsyn_jax.report.page import render_page
-from rlsyn_jax.stages.evaluate import read_results
+from rlsyn_jax.stages.evaluate import read_evaluation_curves, read_results
 from rlsyn_jax.stages.extractors import embed_images, load_extractor
 from rlsyn_jax.stages.inputs import TARGET_FIELDS, load_target, train_labels
+from rlsyn_jax.stages.privacy_panel import SET_TITLES, privacy_panel
+from rlsyn_jax.stages.recognition_panel import (
+    ARM_TITLES,
+    METRIC_TITLES,
+    OTHER_TITLES,
+    recognition_panel,
+)
 from rlsyn_jax.stages.reinforce import read_curves
 from rlsyn_jax.stages.stage_record import StageRecord, plain, stage_seconds
 from rlsyn_jax.stages.synthesize import GENERATORS, read_gate
@@ -37,27 +41,7 @@ from rlsyn_jax.training.metrics import duration
 
 FIELDS = (*TARGET_FIELDS, "name", "report")
 STAGES = ("pretrain", "adapt", "reinforce", "synthesize", "recognize", "evaluate")
-ARM_TITLES = {
-    "real": "real only",
-    "real_erasing": "real, Random Erasing",
-    "real_cold_start": "real + synthetic, cold start",
-    "real_reinforced": "real + synthetic, after RL",
-    "real_reinforced_selected": "the same, dynamic selection",
-    "real_reinforced_nearest": "the same, nearest embeddings",
-    "synthetic_only": "synthetic only, after RL",
-}
-METRIC_TITLES = {
-    "open_map": "mAP, unseen people",
-    "open_rank1": "rank-1, unseen people",
-    "closed_rank1": "rank-1, enrolled people",
-    "verification": "verification, unseen people",
-}
-SET_TITLES = {
-    "real_train": "real training images",
-    "cold_start": "cold start",
-    "reinforced": "after RL",
-}
-STRIP, PAIRS, MAP_POINTS = 5, 10, 900
+STRIP, MAP_POINTS = 5, 900
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
@@ -91,13 +75,19 @@ def _content(config: ConfigDict, workdir: Path) -> dict:
         "title": config.name,
         "subtitle": _subtitle(dataset, results["protocol"]),
         "summary": _summary(results, gate),
-        **_arms(results),
+        **recognition_panel(results, read_evaluation_curves(workdir), dataset),
         "people": people,
         "grid_columns": columns,
         "verdicts": [gate[name]["verdict"] for name in GENERATORS],
         **_synthetic_table(results),
         **_learning(workdir),
-        **_privacy(sets, made, real, held_out, train_images, gate),
+        **privacy_panel(
+            results["privacy"],
+            gate,
+            {name: sets[name] for name in made},
+            _distances(real, held_out, made),
+            train_images,
+        ),
         **_map(config, real, held_out, made.get("reinforced"), len(names)),
         "facts": _facts(workdir, dataset, results["protocol"]),
         "timing": _timing(workdir),
@@ -128,7 +118,7 @@ def _summary(results: dict, gate: dict) -> list[dict]:
             f"({100 * change['low']:+.1f} to {100 * change['high']:+.1f})"
             + (", better" if change["low"] > 0 else ", worse" if clear else ", no clear difference")
         )
-        title = METRIC_TITLES[metric]
+        title = (METRIC_TITLES | OTHER_TITLES)[metric]
     lines = []
     if sentences:
         text = f"{title}, against training on real images only. " + "; ".join(sentences) + "."
@@ -137,51 +127,6 @@ def _summary(results: dict, gate: dict) -> list[dict]:
         if not gate[name]["usable"]:
             lines.append({"text": gate[name]["verdict"], "warning": True})
     return lines
-
-
-def _arms(results: dict) -> dict:
-    baseline = next(iter(results["arms"].values()))
-    metrics = [name for name in METRIC_TITLES if name in baseline]
-    rows = []
-    for arm, figures in results["arms"].items():
-        cells = []
-        for metric in metrics:
-            difference = results["differences"].get(arm, {}).get(metric)
-            verdict = ""
-            if difference:
-                verdict = "good" if difference["low"] > 0 else "bad" * (difference["high"] < 0)
-            cells.append({**figures[metric], "difference": difference, "verdict": verdict})
-        rows.append({"title": ARM_TITLES[arm], "cells": cells})
-    charts = [
-        {
-            "image": interval_chart(
-                f"{METRIC_TITLES[metric]} (%)",
-                [
-                    (
-                        ARM_TITLES[arm],
-                        *(100 * figures[metric][part] for part in ("mean", "low", "high")),
-                    )
-                    for arm, figures in results["arms"].items()
-                ],
-            ),
-            "alt": METRIC_TITLES[metric],
-        }
-        for metric in metrics
-    ]
-    protocol = results["protocol"]
-    text = (
-        "Every arm starts from the same weights and makes the same number of updates. "
-        f"{protocol['held_out_queries']} queries of {protocol['held_out_identities']} unseen "
-        f"people, and {protocol['closed_queries']} other images of the "
-        f"{protocol['train_identities']} enrolled ones, where guessing is right in "
-        f"{protocol['chance_closed_rank1']:.1%}."
-    )
-    return {
-        "arms": rows,
-        "metric_titles": [METRIC_TITLES[name] for name in metrics],
-        "arm_charts": charts,
-        "arms_text": text,
-    }
 
 
 def _people(config, sets, train_images, labels, names) -> tuple[list[dict], str]:
@@ -231,7 +176,12 @@ def _synthetic_table(results: dict) -> dict:
         "density": ("density", 1, 2),
         "coverage": ("coverage, %", 100, 1),
         "nearest_real_distance": ("nearest real", 1, 3),
-        "near_copies": ("near copies", 1, 0),
+        "near_copies": ("left out", 1, 0),
+        "identity_consistency": ("consistency", 1, 3),
+        "diversity": ("diversity", 1, 3),
+        "vendi_share": ("Vendi, %", 100, 1),
+        "decidability": ("d′", 1, 2),
+        "identity_error": ("EER, %", 100, 1),
     }
     rows = []
     for name, figures in results["synthetic"].items():
@@ -313,44 +263,13 @@ def _learning(workdir: Path) -> dict:
     return {"curve_charts": charts, "learning_warnings": warnings[-2:]}
 
 
-def _privacy(sets, made, real, held_out, train_images, gate) -> dict:
-    threshold = gate["near_copy_threshold"]
-    distances = {"held-out real": nearest_real_distances(held_out[0], real[0])[0]}
-    groups = []
-    for name, (embeddings, _) in made.items():
-        distance, nearest = nearest_real_distances(embeddings, real[0])
-        distances[SET_TITLES[name]] = distance
-        if name != "reinforced":
-            continue
-        images = sets[name][0].images
-        order = np.argsort(distance, kind="stable")
-        spread = order[np.linspace(0, len(order) - 1, PAIRS).astype(int)]
-        for title, chosen in (
-            ("The closest of the set after RL: synthetic above, nearest real below", order[:PAIRS]),
-            ("Evenly through the set, from closest to farthest", spread),
-        ):
-            pairs = [
-                {
-                    "image": png(np.concatenate([images[i], train_images[nearest[i]]])),
-                    "caption": f"{distance[i]:.3f}",
-                }
-                for i in chosen
-            ]
-            groups.append({"title": title, "pairs": pairs})
-    counts = ", ".join(
-        f"{gate[name]['near_copies_left_out']} of the set {SET_TITLES[name]!r}" for name in made
-    )
-    text = (
-        "The synthetic images show people of the training set by design, so they are personal data "
-        "of those people. This section asks the narrower question whether single training images "
-        f"were copied. An image nearer than {threshold:.4f} to a training image, which "
-        "hardly any held-out real image is, counts as a near copy: it was drawn again, "
-        f"and left out where it stayed one ({counts or 'no set has an image left'})."
-    )
+def _distances(real, held_out, made) -> dict:
+    """Cosine distances to the nearest training image, by the judge."""
+    shown = {"held-out real": held_out}
+    shown |= {SET_TITLES[name]: embedded for name, embedded in made.items()}
     return {
-        "privacy_text": text,
-        "distance_chart": distance_chart("How near to a training image", distances, threshold),
-        "pair_groups": groups,
+        title: nearest_real_distances(embeddings, real[0])[0]
+        for title, (embeddings, _) in shown.items()
     }
 
 
@@ -413,6 +332,7 @@ def _files(workdir: Path) -> list[dict]:
     """Links, relative to the report, to what the stages wrote."""
     described = {
         "evaluate/metrics.json": "every figure of this page",
+        "evaluate/curves.json": "CMC and ROC of every arm, and what some queries find",
         "synthesize/cold_start/manifest.parquet": "the synthetic images before RL",
         "synthesize/cold_start/README.md": "their data card",
         "synthesize/reinforced/manifest.parquet": "the synthetic images after RL",
@@ -428,6 +348,11 @@ def _files(workdir: Path) -> list[dict]:
     }
     grids = sorted(path.name for path in (Path(workdir) / "reinforce").glob("samples_*.png"))
     described |= {f"reinforce/{name}": "fixed-noise samples at that iteration" for name in grids}
+    nearest = sorted(path.name for path in (Path(workdir) / "evaluate").glob("nearest_*.png"))
+    described |= {
+        f"evaluate/{name}": "synthetic images above the training images nearest to them"
+        for name in nearest
+    }
     return [
         {"link": f"../{path}", "what": what}
         for path, what in described.items()

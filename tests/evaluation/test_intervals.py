@@ -91,6 +91,13 @@ def test_jackknife_of_a_mean_is_the_standard_error():
     )
 
 
+def test_the_interval_of_a_share_ends_where_shares_end():
+    values = np.array([1.0, 1.0, 1.0, 0.4])
+    free = jackknife_interval(lambda kept: values[kept].mean(), np.arange(4))
+    cut = jackknife_interval(lambda kept: values[kept].mean(), np.arange(4), bounds=(0, 1))
+    assert free[2] > 1 and cut == (free[0], free[1], 1.0)
+
+
 def test_mistakes_are_told():
     with pytest.raises(ValueError, match="n at least 1"):
         mean_interval(np.array([]))

@@ -126,7 +126,13 @@ def test_metrics_hold_every_arm_and_set_with_ordered_intervals(workdir, program)
     metrics = json.loads((workdir / "evaluate" / "metrics.json").read_text())
     assert list(metrics["arms"]) == list(ARMS)
     assert list(metrics["differences"]) == [arm for arm in ARMS if arm != "real"]
-    names = {"open_map", "open_rank1", "closed_rank1", "verification"}
+    names = {
+        "open_map", "open_minp", "open_rank1", "open_rank5", "open_rank10",
+        "closed_rank1", "verification", "equal_error_rate", "tar_at_far_1e-2",
+    }  # fmt: skip
+    # 3 unseen people have 108 pairs of two.
+    assert set(metrics["not_measured"]) == {"tar_at_far_1e-3"}
+    assert "108 impostor pairs" in metrics["not_measured"]["tar_at_far_1e-3"]
     for arm in ARMS:
         assert set(metrics["arms"][arm]) == names
         for figure in metrics["arms"][arm].values():
@@ -143,8 +149,17 @@ def test_metrics_hold_every_arm_and_set_with_ordered_intervals(workdir, program)
     for figures in metrics["synthetic"].values():
         near_copies = figures.pop("near_copies")
         assert near_copies is None or near_copies >= 0
-        for figure in figures.values():
+        for name, figure in figures.items():
             require_figure(figure)
+            if name in ("precision", "recall", "coverage", "vendi_share", "identity_error"):
+                assert 0 <= figure["low"] and figure["high"] <= 1
+    curves = json.loads((workdir / "evaluate" / "curves.json").read_text())
+    assert list(curves["cmc"]) == list(curves["roc"]["arms"]) == list(ARMS)
+    for arm in ARMS:
+        assert curves["cmc"][arm][0] == pytest.approx(metrics["arms"][arm]["open_rank1"]["mean"])
+        assert curves["roc"]["arms"][arm][-1] == 1
+    for found in curves["rankings"]["lists"]:
+        assert found["query"] not in found["gallery"] and len(found["gallery"]) == 5
     protocol = metrics["protocol"]
     assert protocol["train_identities"] == 5 and protocol["held_out_identities"] == 3
     assert protocol["train_images"] == 15 and protocol["closed_queries"] == 10

@@ -1,0 +1,216 @@
+"""What the synthetic sets and their generators give away about the people they were made from.
+
+A set of the same identities shows those people by design. The measures ask for more: whether single
+training images were copied or can be drawn out, how often an image shows its person at a threshold
+in use, and whether one can tell which images of a person trained the generator.
+
+metrics.json's "privacy": {"memorisation": {space: {set: ...}}, "identity_leakage": {false accept
+rate: {set: ...}}, "membership": {generator: {attack: ...}}, "extraction": {generator: ...}}, with
+{"not_measured": why} in place of what cannot be. Beside it, nearest_SPACE.png: the synthetic images
+after reinforcement nearest to a training image, in the row below it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from einops import rearrange
+from ml_collections import ConfigDict
+
+from rlsyn_jax.data.identity_dataset import IdentityDataset
+from rlsyn_jax.data.splits import Splits
+from rlsyn_jax.data.synthetic_writer import load_synthetic
+from rlsyn_jax.evaluation.nearest_real import pixel_features
+from rlsyn_jax.evaluation.privacy.identity_leakage import Leakage, identity_leakage
+from rlsyn_jax.evaluation.privacy.memorisation import Memorisation, memorisation
+from rlsyn_jax.stages.extractors import embed_images, load_extractor
+from rlsyn_jax.stages.generator_attacks import attack_extraction, attack_membership
+from rlsyn_jax.stages.inputs import train_labels
+from rlsyn_jax.stages.recognition_measures import figure
+from rlsyn_jax.stages.synthesize import GENERATORS
+from rlsyn_jax.training.image_grids import make_grid, save_png
+
+SPACES = ("judge", "reward", "pixels")
+FALSE_ACCEPT_RATES = (1e-3, 1e-4)
+# Pairs shown and listed, and listed at most where more are near copies.
+_CLOSEST, _LISTED = 10, 100
+# Side of the squares' grid in which pixels are compared: averages forgive small shifts.
+_COMPARED_SIDE = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class _Images:
+    """Images and the labels of the people in them."""
+
+    images: np.ndarray
+    people: np.ndarray
+
+
+def measure_privacy(
+    config: ConfigDict, workdir: Path, dataset: IdentityDataset, splits: Splits
+) -> dict:
+    """Runs the attacks of config.privacy.attacks.
+
+    Args:
+        config: complete configuration.
+        workdir: of the run; pictures go to its folder evaluate/.
+        dataset, splits: the target.
+
+    Returns:
+        {attack: what it found}.
+    """
+    images, labels = train_labels(dataset, splits)
+    closed = splits.closed_query
+    train = _Images(images, labels)
+    held_out = _Images(
+        dataset.images[closed],
+        np.searchsorted(splits.train_identities, dataset.identities[closed]),
+    )
+    sets = {}
+    for name in GENERATORS:
+        synthetic, columns = load_synthetic(Path(workdir) / "synthesize" / name)
+        if len(synthetic.images):
+            sets[name] = (_Images(synthetic.images, synthetic.identities), columns["file"])
+
+    def memorise():
+        return {
+            space: _memorisation(config, workdir, space, train, held_out, sets) for space in SPACES
+        }
+
+    def leak():
+        unseen = np.concatenate(
+            [splits.open_query, splits.open_gallery[splits.open_gallery_people > 0]]
+        )
+        # Labels beyond those of the people that were trained on.
+        strangers = dataset.identities[unseen] + len(splits.train_identities)
+        return _leakage(config, workdir, train, held_out, sets, dataset.images[unseen], strangers)
+
+    attacks: dict[str, Callable[[], dict]] = {
+        "memorisation": memorise,
+        "identity_leakage": leak,
+        "membership": lambda: attack_membership(config, workdir, dataset, splits),
+        "extraction": lambda: attack_extraction(config, workdir, dataset, splits),
+    }
+    if not len(closed):
+        for name in ("memorisation", "membership"):
+            attacks[name] = _without_held_out
+    return {name: attacks[name]() for name in attacks if name in config.privacy.attacks}
+
+
+def _without_held_out() -> dict:
+    return {"not_measured": "no image of the training people is held out"}
+
+
+def _memorisation(config, workdir, space: str, train, held_out, sets) -> dict:
+    """Compares nearest training images of synthetic and held-out images in one feature space."""
+    quantile = config.privacy.quantile
+    if len(held_out.images) * quantile < 1:
+        return {
+            "not_measured": f"the {quantile:g} quantile of {len(held_out.images)} held-out images "
+            "is less than one of them"
+        }
+    features = _features(config, workdir, space)
+    real, other = features(train.images), features(held_out.images)
+    result = {}
+    for name, (synthetic, files) in sets.items():
+        found = memorisation(
+            features(synthetic.images),
+            real,
+            other,
+            synthetic_ids=synthetic.people,
+            held_out_ids=held_out.people,
+            metric="euclidean" if space == "pixels" else "cosine",
+            quantile=quantile,
+            num_resamples=config.evaluate.bootstrap_resamples,
+            seed=config.seed,
+        )
+        closest = np.argsort(found.distances, kind="stable")
+        closest = closest[: max(_CLOSEST, min(len(found.near_copies), _LISTED))]
+        result[name] = {
+            "share": figure(*found.share),
+            "expected_share": found.expected_share,
+            "threshold": found.threshold,
+            "num_near_copies": len(found.near_copies),
+            "closest": [
+                {
+                    "file": files[place],
+                    "train_image": int(found.nearest[place]),
+                    "distance": float(found.distances[place]),
+                }
+                for place in closest
+            ],
+        }
+        if name == "reinforced":
+            picture = _pairs_picture(synthetic.images, train.images, closest, found)
+            save_png(Path(workdir) / "evaluate" / f"nearest_{space}.png", picture)
+    return result
+
+
+def _pairs_picture(synthetic, train, closest, found: Memorisation) -> np.ndarray:
+    """Rows of synthetic images, each above the training images nearest to them."""
+    columns = min(_CLOSEST, len(closest))
+    pairs = np.stack([synthetic[closest], train[found.nearest[closest]]])
+    return make_grid(rearrange(pairs, "two n h w c -> n (two h) w c"), columns)
+
+
+def _features(config, workdir, space: str) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns what maps uint8 images [n, h, w, c] to features [n, dim]."""
+    if space != "pixels":
+        extractor = load_extractor(config, workdir, space)
+        return lambda images: embed_images(extractor, images)
+
+    def averages(images):
+        height, width = images.shape[1:3]
+        factor = max(1, min(height, width) // _COMPARED_SIDE)
+        while height % factor or width % factor:
+            factor -= 1
+        return pixel_features(images, factor=factor)
+
+    return averages
+
+
+def _leakage(config, workdir, train, held_out, sets, unseen, strangers) -> dict:
+    """How often images match their own and other training people; held-out images beside."""
+    people, counts = np.unique(strangers, return_counts=True)
+    if len(people) < 2:
+        return {"not_measured": f"{len(people)} unseen people give no impostor pairs"}
+    impostors = (len(strangers) ** 2 - np.square(counts).sum()) // 2
+    judge = load_extractor(config, workdir, "judge")
+    enrolled, impostor_embeddings = embed_images(judge, train.images), embed_images(judge, unseen)
+    compared = {name: images for name, (images, _) in sets.items()}
+    if len(held_out.images):
+        compared = {"held_out": held_out, **compared}
+    rates = [rate for rate in FALSE_ACCEPT_RATES if rate * impostors >= 1]
+    result: dict = {
+        f"{rate:g}": {
+            "not_measured": f"{rate:g} is less than one of {impostors} pairs of unseen people"
+        }
+        for rate in FALSE_ACCEPT_RATES
+        if rate not in rates
+    }
+    for name, images in compared.items() if rates else ():
+        found = identity_leakage(
+            embed_images(judge, images.images),
+            images.people,
+            enrolled,
+            train.people,
+            impostor_embeddings,
+            strangers,
+            false_accept_rates=rates,
+            num_resamples=config.evaluate.bootstrap_resamples,
+            seed=config.seed,
+        )
+        for rate, leakage in found.items():
+            at_rate = result.setdefault(
+                f"{rate:g}",
+                {"threshold": leakage.threshold, "num_impostors": leakage.num_impostors},
+            )
+            at_rate[name] = {"own": _described(leakage.own), "other": _described(leakage.other)}
+    return result
+
+
+def _described(leakage: Leakage) -> dict:
+    return {name: figure(*getattr(leakage, name)) for name in ("rate", "chance", "corrected")}
