@@ -5,6 +5,7 @@ with four. Every wait has a limit, so that processes that wait for each other fo
 """
 
 import json
+import re
 import shutil
 import socket
 import time
@@ -352,3 +353,110 @@ def test_what_two_processes_saved_is_read_on_any_devices(program, killed, device
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.params), saved)
     for value, other in zip(jax.tree.leaves(state), jax.tree.leaves(target)):
         assert value.sharding == other.sharding
+
+
+SHARED_TRAINING = """
+import hashlib, json, sys
+import jax
+import numpy as np
+from rlsyn_jax.training import processes
+
+processes.join_processes()
+from rlsyn_jax.config import default_config
+from rlsyn_jax.data.batches import BatchIterator
+from rlsyn_jax.stages.generator import init_params, make_training
+from rlsyn_jax.training.checkpoints import CheckpointStore
+from rlsyn_jax.training.meshes import make_mesh, on_this_process
+from rlsyn_jax.training.trainable import split
+
+mesh, config = make_mesh(int(sys.argv[2])), default_config()
+config.update_from_flattened_dict(
+    {"image.size": 8, "generator.width": 64, "generator.depth": 1, "pretrain.optimizer": "muon"}
+)
+trained, frozen = split(init_params(config, 8, seed=0), "all")
+state, frozen, step = make_training(
+    config, "pretrain", mesh, trained=trained, frozen=frozen, num_classes=8, seed=0
+)
+images = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 3), np.uint8)
+batches = BatchIterator(images, np.arange(64) % 8, batch_size=8, seed=0, mesh=mesh)
+
+
+def advance(state):
+    batch = next(batches)
+    return step(state, frozen, batch["image"], batch["identity"])
+
+
+with CheckpointStore(sys.argv[1]) as store:
+    if store.latest_step() is None:
+        for _ in range(2):
+            state, _ = advance(state)
+        store.save(2, state, config={}, iterator_state=batches.get_state())
+    else:
+        state, position, _ = store.restore(state)
+        batches.set_state(position)
+    on_this_device = {shard.data.shape for v in jax.tree.leaves(state.params)
+                      for shard in v.addressable_shards if v.size >= 2**14}
+    whole = on_this_process(state.replace(key=jax.random.key_data(state.key)))
+    digest = hashlib.sha256()
+    for value in jax.tree.leaves(whole):
+        digest.update(np.asarray(value).tobytes())
+    _, metrics = advance(state)
+    loss = float(metrics["loss"])
+    said = {"digest": digest.hexdigest(), "loss": loss, "devices": jax.device_count()}
+    print(json.dumps(said | {"processes": jax.process_count(), "shapes": sorted(on_this_device)}))
+"""
+
+
+def last_words(program, process) -> dict:
+    """What a process of SHARED_TRAINING said at its good end."""
+    log = program.log_of(process)
+    assert process.returncode == 0, log
+    return json.loads(next(line for line in reversed(log.splitlines()) if line.startswith("{")))
+
+
+@pytest.mark.slow
+def test_what_two_processes_saved_other_processes_read_on_any_number_of_devices(program, tmp_path):
+    arguments = ("-c", SHARED_TRAINING, str(tmp_path))
+    savers = [
+        program.python(*arguments, "4", devices=2, environment=place) for place in places_of_two()
+    ]
+    saved = [last_words(program, process) for process in savers]
+    assert [words["processes"] for words in saved] == [2, 2]
+    assert saved[0] == saved[1] and [64, 96] in saved[0]["shapes"]
+    for devices, fsdp in ((1, 1), (4, 2), (8, 8)):
+        process = program.python(*arguments, str(fsdp), devices=devices)
+        words = last_words(program, process)
+        assert (words["devices"], words["processes"]) == (devices, 1)
+        assert [64, 384 // fsdp] in words["shapes"]
+        assert words["digest"] == saved[0]["digest"]
+        assert words["loss"] == pytest.approx(saved[0]["loss"], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_one_process_that_is_asked_to_end_ends_both_at_the_same_step(program, tmp_path):
+    run = tmp_path / "run"
+    # Longer than anybody waits, and no checkpoint that is due.
+    fields = FIELDS | {"fsdp": 2, "pretrain.steps": 10**6, "pretrain.checkpoint_every": 10**6}
+    metrics, reached = run / "pretrain" / "metrics.jsonl", 0
+    for asked in (0, 1):
+        running = start_two(program, run, "--stages=pretrain", fields=fields)
+
+        def has_gone_on(before=reached):
+            lines = metrics.read_text().splitlines() if metrics.exists() else []
+            return bool(lines) and json.loads(lines[-1])["step"] > before + 20
+
+        wait_until(program, running, has_gone_on)
+        running[asked].terminate()
+        limit = time.monotonic() + 120
+        while None in [process.poll() for process in running] and time.monotonic() < limit:
+            time.sleep(0.05)
+        codes = [process.poll() for process in running]
+        logs = end(program, running)
+        assert codes == [143, 143], logs
+        steps = [re.findall(r"SIGTERM: pretrain, step (\d+), is on disk", log) for log in logs]
+        assert steps[0] == steps[1] and len(steps[0]) == 1, logs
+        assert int(steps[0][0]) > reached
+        reached = int(steps[0][0])
+        checkpoints = run / "pretrain" / "checkpoints"
+        assert max(int(p.name) for p in checkpoints.iterdir() if p.name.isdigit()) == reached
+        assert not list(checkpoints.glob("*tmp*"))

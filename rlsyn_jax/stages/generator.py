@@ -41,7 +41,7 @@ from rlsyn_jax.training.meshes import (
 from rlsyn_jax.training.metrics import Progress, create_metric_writer
 from rlsyn_jax.training.optimizers import make_optimizer
 from rlsyn_jax.training.preemption import end_if_preempted
-from rlsyn_jax.training.train_state import create_train_state
+from rlsyn_jax.training.train_state import TrainState, create_train_state
 from rlsyn_jax.training.trainable import scale_class_rows
 
 
@@ -147,6 +147,48 @@ def denoising_optimizer(training: ConfigDict, total_steps: int) -> optax.Gradien
     return optax.chain(optimizer, scale_class_rows(training.class_embedding_rate))
 
 
+def make_training(
+    config: ConfigDict,
+    section: str,
+    mesh: Mesh,
+    *,
+    trained: dict,
+    frozen: dict,
+    num_classes: int,
+    seed: int,
+) -> tuple[TrainState, dict, Callable]:
+    """Puts the denoising training of config[section] on a mesh.
+
+    Args: see `train_denoising`.
+
+    Returns:
+        (state of step 0, frozen parameters, step): both split as config.fsdp says, and the step of
+        training.denoising.make_denoising_step.
+    """
+    training = config[section]
+    model = build_generator(config, num_classes)
+    optimizer = denoising_optimizer(training, training.steps)
+    trained = place(trained, parameter_shardings(mesh, trained))
+    frozen = place(frozen, parameter_shardings(mesh, frozen))
+    key = place(jax.random.key(seed + 1), replicated(mesh))
+    state = create_train_state(trained, optimizer, key, mesh)
+    step = make_denoising_step(
+        lambda params, x, t, y: model.apply({"params": params}, x, t, y),
+        optimizer,
+        alpha_bars=jnp.asarray(alpha_bars(config), jnp.float32),
+        num_classes=num_classes,
+        prediction_type=config.generator.prediction_type,
+        learn_sigma=config.generator.learn_sigma,
+        class_dropout=training.class_dropout,
+        weighting=training.weighting,
+        min_snr_gamma=training.min_snr_gamma,
+        ema_decay=training.ema_decay,
+        prepare=make_preparation(config, section),
+        state_shardings=jax.tree.map(lambda value: value.sharding, state),
+    )
+    return state, frozen, step
+
+
 def train_denoising(
     config: ConfigDict,
     section: str,
@@ -179,24 +221,8 @@ def train_denoising(
         (trained parameters, their running average), on the mesh.
     """
     training = config[section]
-    model = build_generator(config, num_classes)
-    optimizer = denoising_optimizer(training, training.steps)
-    trained = place(trained, parameter_shardings(mesh, trained))
-    frozen = place(frozen, parameter_shardings(mesh, frozen))
-    key = place(jax.random.key(seed + 1), replicated(mesh))
-    state = create_train_state(trained, optimizer, key, mesh)
-    step = make_denoising_step(
-        lambda params, x, t, y: model.apply({"params": params}, x, t, y),
-        optimizer,
-        alpha_bars=jnp.asarray(alpha_bars(config), jnp.float32),
-        num_classes=num_classes,
-        prediction_type=config.generator.prediction_type,
-        learn_sigma=config.generator.learn_sigma,
-        class_dropout=training.class_dropout,
-        weighting=training.weighting,
-        min_snr_gamma=training.min_snr_gamma,
-        ema_decay=training.ema_decay,
-        prepare=make_preparation(config, section),
+    state, frozen, step = make_training(
+        config, section, mesh, trained=trained, frozen=frozen, num_classes=num_classes, seed=seed
     )
     images = encoded_images(
         config, record.directory.parent, data_name, images, mirrored=training.flip

@@ -26,6 +26,7 @@ def make_denoising_step(
     min_snr_gamma: float,
     ema_decay: float,
     prepare: Callable[[jax.Array, jax.Array], jax.Array],
+    state_shardings: TrainState | None = None,
 ) -> Callable:
     """Builds the jitted step (state, frozen, batch, class_labels) -> (state, metrics).
 
@@ -40,6 +41,8 @@ def make_denoising_step(
         ema_decay: decay of the running average of the trained subtree.
         prepare: (two keys, batch) -> clean samples, float32 [b, h, w, c]: what makes of a batch of
             the data set what the network learns to denoise.
+        state_shardings: of the new state; None leaves them to the compiler, which may split small
+            arrays of a state on several devices, so that the next step is compiled anew.
 
     Returns:
         A function whose first argument is donated; metrics are float32 scalars "loss" and
@@ -78,4 +81,4 @@ def make_denoising_step(
         )
         return state, jax.tree.map(jnp.float32, metrics)
 
-    return jax.jit(step, donate_argnums=0)
+    return jax.jit(step, donate_argnums=0, out_shardings=(state_shardings, None))

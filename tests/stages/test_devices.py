@@ -1,19 +1,22 @@
-"""The number of devices, and how they share the parameters, changes no result."""
+"""The number of devices, and how they share the parameters, changes memory and no result."""
 
 import json
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
+from rlsyn_jax.models.autoencoder_kl import AutoencoderKL
 from rlsyn_jax.stages import pretrain
-from rlsyn_jax.stages.generator import init_params, train_denoising
+from rlsyn_jax.stages.generator import init_params, make_training, train_denoising
 from rlsyn_jax.stages.inputs import load_general
+from rlsyn_jax.stages.latent_space import sample_shape
 from rlsyn_jax.stages.stage_record import StageRecord
-from rlsyn_jax.training.checkpoints import restore_params
-from rlsyn_jax.training.meshes import make_mesh, parameter_shardings
+from rlsyn_jax.training.checkpoints import CheckpointStore, restore_params
+from rlsyn_jax.training.meshes import batch_sharding, make_mesh, parameter_shardings
 from rlsyn_jax.training.trainable import split
 
 # Wide enough that parameters are split over "fsdp", and batches that eight devices can share.
@@ -73,6 +76,90 @@ def test_pretraining_on_one_device_and_on_eight_is_the_same(program, tmp_path, q
     other, other_average = trained(config, tmp_path / "other", mesh)
     require_close(one, other, moved=12 * config.pretrain.learning_rate)
     require_close(one_average, other_average, moved=12 * config.pretrain.learning_rate)
+
+
+AUTOENCODER = {"block_out_channels": [4, 8], "norm_num_groups": 2, "layers_per_block": 1}
+
+
+def write_autoencoder(folder):
+    images = jnp.zeros((1, 8, 8, 3))
+    params = jax.jit(AutoencoderKL(**AUTOENCODER).init)(jax.random.key(0), images)["params"]
+    record = {"network": "AutoencoderKL", "autoencoder": AUTOENCODER}
+    with CheckpointStore(folder) as store:
+        store.save(1, {"params": params}, config=record, iterator_state=None)
+    return str(folder)
+
+
+def trained_directly(config, fsdp, devices):
+    """The state of the pre-training after three steps on random batches, and their losses."""
+    mesh, random = make_mesh(fsdp, jax.devices()[:devices]), np.random.default_rng(0)
+    # Away from the zeros that a new network has in places, every parameter has a gradient.
+    params = jax.tree.map(
+        lambda value: value + 0.02 * random.normal(size=value.shape).astype(np.float32),
+        init_params(config, 8, seed=0),
+    )
+    start, frozen = split(params, "all")
+    state, frozen, step = make_training(
+        config, "pretrain", mesh, trained=start, frozen=frozen, num_classes=8, seed=0
+    )
+    losses, places = [], [value.sharding for value in jax.tree.leaves(state)]
+    for _ in range(3):
+        if config.autoencoder.path:  # As the cache of latents holds them.
+            batch = random.normal(size=(8, 2, 2, *sample_shape(config))).astype(np.float16)
+        else:
+            batch = random.integers(0, 256, (8, *sample_shape(config)), np.uint8)
+        labels = random.integers(0, 8, 8, np.int32)
+        batch, labels = jax.device_put((batch, labels), batch_sharding(mesh))
+        state, metrics = step(state, frozen, batch, labels)
+        losses.append(float(metrics["loss"]))
+    # A state that lies otherwise than before would compile the step anew.
+    for value, place in zip(jax.tree.leaves(state), places):
+        assert value.sharding.is_equivalent_to(place, value.ndim)
+    return state, losses
+
+
+def bytes_of(tree, devices):
+    """All bytes of a tree, those too small to be worth splitting, and those on each device."""
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if leaf.size]
+    held = dict.fromkeys(devices, 0)
+    for shard in (shard for leaf in leaves for shard in leaf.addressable_shards):
+        held[shard.device] += shard.data.nbytes
+    small = sum(leaf.nbytes for leaf in leaves if leaf.size < 2**14)
+    return sum(leaf.nbytes for leaf in leaves), small, held.values()
+
+
+@pytest.mark.parametrize(
+    ("fsdp", "optimizer", "space"),
+    [
+        (8, "adamw", "pixels"),
+        pytest.param(4, "adamw", "pixels", marks=pytest.mark.slow),
+        pytest.param(8, "muon", "pixels", marks=pytest.mark.slow),
+        pytest.param(4, "muon", "pixels", marks=pytest.mark.slow),
+        pytest.param(8, "adamw", "latents", marks=pytest.mark.slow),
+        pytest.param(4, "muon", "latents", marks=pytest.mark.slow),
+    ],
+)
+def test_each_device_holds_its_share_and_training_is_the_same(
+    program, tmp_path, quick_compiling, fsdp, optimizer, space
+):
+    config = program.config(
+        image={"size": 8}, generator={"width": 256}, pretrain={"optimizer": optimizer}
+    )
+    if space == "latents":
+        config.autoencoder.path = write_autoencoder(tmp_path)
+        config.generator.clip_denoised, config.generator.patch_size = False, 2
+    state, losses = trained_directly(config, fsdp, 8)
+    for tree in (state.params, state.opt_state, state.ema_params):
+        whole, small, held = bytes_of(tree, jax.devices())
+        # What stays whole everywhere: biases and the table of classes, 2 % of the bytes.
+        assert small < 0.04 * whole
+        assert set(held) == {(whole - small) // fsdp + small}
+    one, losses_of_one = trained_directly(config, 1, 1)
+    np.testing.assert_allclose(losses, losses_of_one, rtol=1e-5)
+    rate = config.pretrain.learning_rate
+    moved = 3 * (config.pretrain.matrix_learning_rate if optimizer == "muon" else rate)
+    for name in ("params", "ema_params"):
+        require_close(*(jax.device_get(getattr(s, name)) for s in (one, state)), moved=moved)
 
 
 @pytest.fixture(scope="module")
