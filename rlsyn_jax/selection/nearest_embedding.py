@@ -26,7 +26,7 @@ from rlsyn_jax.training.meshes import batch_sharding, make_mesh, place, replicat
 
 _FULL_PRECISION = jax.lax.Precision.HIGHEST
 _BATCH = PartitionSpec(("data", "fsdp"))
-# Real embeddings compared at a time: with 4,096 candidates the cosines are 16 MiB, which stay in a
+# Real embeddings compared at a time: with 2,048 candidates the cosines are 8 MiB, which stay in a
 # processor's cache until their maximum is taken; and how many of them share one maximum.
 _REAL_BLOCK = 1024
 _PART = 64
@@ -40,7 +40,7 @@ def select(
     num_selected: int,
     *,
     trade_off: float = 0.5,
-    block_size: int = 4096,
+    block_size: int = 2048,
     mesh: Mesh | None = None,
 ) -> np.ndarray:
     """Pick synthetic embeddings greedily, near the real ones and unlike one another.
@@ -90,7 +90,7 @@ def nearest_real(
     synthetic: ArrayLike,
     real: ArrayLike,
     *,
-    block_size: int = 4096,
+    block_size: int = 2048,
     mesh: Mesh | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find the real embedding nearest to every synthetic one, by comparing all of them.
@@ -128,7 +128,7 @@ def select_per_identity(
     num_selected: int,
     *,
     trade_off: float = 0.5,
-    block_size: int = 4096,
+    block_size: int = 2048,
     mesh: Mesh | None = None,
 ) -> np.ndarray:
     """Run `select` within every identity, against the real embeddings of that identity only.
@@ -331,9 +331,8 @@ def _nearest(
     num_real = len(real)
     blocks = -(-num_real // _REAL_BLOCK)
     real_size = -(-num_real // blocks)
-    if blocks > 1:
-        real_size += -real_size % 8
-    part = max(number for number in range(1, _PART + 1) if real_size % number == 0)
+    part = min(_PART, real_size)
+    real_size += -real_size % part
     # Whole blocks by copies of the first one, which are no nearer than it is: a mask over the
     # cosines would cost another pass over them.
     copies = jnp.broadcast_to(real[:1], (blocks * real_size - num_real, width))
@@ -351,7 +350,7 @@ def _nearest(
             if with_index:
                 # The cosines are read once; then only the part with the maximum is.
                 best = _first(highest_of_parts == highest[:, None])  # [rows]
-                inside = jnp.take_along_axis(cosine, best[:, None, None], axis=1)[:, 0]
+                inside = cosine[jnp.arange(size), best]
                 place = start + best * part + _first(inside == highest[:, None])
                 index = jnp.where(highest > nearest, place, index)
             return (jnp.maximum(nearest, highest), index), None
