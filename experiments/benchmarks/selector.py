@@ -61,8 +61,8 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=1000)
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--num_selected", type=int, default=100)
-    parser.add_argument("--chunk", type=int, default=32768, help="synthetic embeddings of a turn")
-    parser.add_argument("--repeats", type=int, default=5, help="turns")
+    parser.add_argument("--chunk", type=int, default=16384, help="synthetic embeddings of a turn")
+    parser.add_argument("--repeats", type=int, default=9, help="turns")
     arguments = parser.parse_args()
     num_synthetic, num_real = (10**6, 10**5) if arguments.full else (10**5, 10**4)
     summary = {"synthetic": num_synthetic, "real": num_real, "width": arguments.width}

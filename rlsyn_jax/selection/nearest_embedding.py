@@ -10,7 +10,7 @@ where closeness is the cosine to the nearest real embedding and distance is one 
 the nearest embedding already picked. The best candidate is picked, the distances are refreshed, and
 so on. Everything is exact: closeness is a matrix product in blocks, which no array of all pairs
 outlives, and a pick reads every candidate once. Candidates may be split over the devices of a mesh,
-which exchange one candidate each a pick; many small identities are picked from side by side.
+which exchange one candidate each a pick; small identities are picked from side by side.
 """
 
 import functools
@@ -26,7 +26,7 @@ from rlsyn_jax.training.meshes import batch_sharding, make_mesh, place, replicat
 
 _FULL_PRECISION = jax.lax.Precision.HIGHEST
 _BATCH = PartitionSpec(("data", "fsdp"))
-# Real embeddings compared at a time: with 4,096 candidates the cosines are 16 MiB, which stay in a
+# Real embeddings compared at a time: with 2,048 candidates the cosines are 8 MiB, which stay in a
 # processor's cache until their maximum is taken; and how many of them share one maximum.
 _REAL_BLOCK = 1024
 _PART = 64
@@ -40,7 +40,7 @@ def select(
     num_selected: int,
     *,
     trade_off: float = 0.5,
-    block_size: int = 4096,
+    block_size: int = 2048,
     mesh: Mesh | None = None,
 ) -> np.ndarray:
     """Pick synthetic embeddings greedily, near the real ones and unlike one another.
@@ -81,7 +81,6 @@ def select(
         _place_unit_rows(synthetic, rows, mesh),
         place(_unit_rows(real), replicated(mesh)),
         num_synthetic,
-        len(real),
         trade_off,
     )
     return np.asarray(picked)
@@ -91,7 +90,7 @@ def nearest_real(
     synthetic: ArrayLike,
     real: ArrayLike,
     *,
-    block_size: int = 4096,
+    block_size: int = 2048,
     mesh: Mesh | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find the real embedding nearest to every synthetic one, by comparing all of them.
@@ -129,7 +128,7 @@ def select_per_identity(
     num_selected: int,
     *,
     trade_off: float = 0.5,
-    block_size: int = 4096,
+    block_size: int = 2048,
     mesh: Mesh | None = None,
 ) -> np.ndarray:
     """Run `select` within every identity, against the real embeddings of that identity only.
@@ -194,9 +193,11 @@ def select_per_identity(
         pick = _pick_side_by_side(mesh, min(int(num_selected), sizes[0]), int(block_size))
         for first in range(0, len(identities), number):
             group = identities[first : first + number]
-            candidates, counts = _stacked(synthetic, synthetic_rows, group, number, sizes[0])
-            references, real_counts = _stacked(real, real_rows, group, number, sizes[1])
-            parts = place((candidates, references, counts, real_counts), batch_sharding(mesh))
+            candidates = _stacked(synthetic, synthetic_rows, group, number, sizes[0])
+            references = _stacked(real, real_rows, group, number, sizes[1])
+            counts = np.ones(number, np.int32)
+            counts[: len(group)] = [len(synthetic_rows[identity]) for identity in group]
+            parts = place((candidates, references, counts), batch_sharding(mesh))
             for identity, order in zip(group, np.asarray(pick(*parts, trade_off))):
                 rows = synthetic_rows[identity]
                 picked[identity] = rows[order[: min(num_selected, len(rows))]]
@@ -207,12 +208,11 @@ def select_per_identity(
 def _pick_over_devices(mesh: Mesh, num_selected: int, block_size: int) -> Callable:
     """Returns the jitted greedy picks of candidates that are split over a mesh."""
 
-    def pick(synthetic, real, num_synthetic, num_real, trade_off):
+    def pick(synthetic, real, num_synthetic, trade_off):
         return _greedy(
             synthetic,
             real,
             num_synthetic,
-            num_real,
             trade_off,
             num_selected=num_selected,
             block_size=block_size,
@@ -225,7 +225,7 @@ def _pick_over_devices(mesh: Mesh, num_selected: int, block_size: int) -> Callab
         jax.shard_map(
             pick,
             mesh=mesh,
-            in_specs=(_BATCH, whole, whole, whole, whole),
+            in_specs=(_BATCH, whole, whole, whole),
             out_specs=whole,
             check_vma=False,
         )
@@ -236,17 +236,15 @@ def _pick_over_devices(mesh: Mesh, num_selected: int, block_size: int) -> Callab
 def _pick_side_by_side(mesh: Mesh, num_selected: int, block_size: int) -> Callable:
     """Returns the jitted greedy picks of identities [identities, rows, d] split over a mesh."""
 
-    def pick(synthetic, real, num_synthetic, num_real, trade_off):
+    def pick(synthetic, real, num_synthetic, trade_off):
         greedy = functools.partial(_greedy, num_selected=num_selected, block_size=block_size)
-        return jax.vmap(greedy, in_axes=(0, 0, 0, 0, None))(
-            synthetic, real, num_synthetic, num_real, trade_off
-        )
+        return jax.vmap(greedy, in_axes=(0, 0, 0, None))(synthetic, real, num_synthetic, trade_off)
 
     return jax.jit(
         jax.shard_map(
             pick,
             mesh=mesh,
-            in_specs=(_BATCH, _BATCH, _BATCH, _BATCH, PartitionSpec()),
+            in_specs=(_BATCH, _BATCH, _BATCH, PartitionSpec()),
             out_specs=_BATCH,
             check_vma=False,
         ),
@@ -259,7 +257,7 @@ def _search_over_devices(mesh: Mesh, block_size: int) -> Callable:
     """Returns the jitted nearest cosine and index of rows that are split over a mesh."""
 
     def search(synthetic, real):
-        return _nearest(synthetic, real, len(real), block_size, with_index=True)
+        return _nearest(synthetic, real, block_size, with_index=True)
 
     return jax.jit(
         jax.shard_map(
@@ -277,18 +275,17 @@ def _greedy(
     synthetic: jax.Array,
     real: jax.Array,
     num_synthetic: jax.Array,
-    num_real: jax.Array,
     trade_off: jax.Array,
     *,
     num_selected: int,
     block_size: int,
     axes: tuple[str, ...] = (),
 ) -> jax.Array:
-    """Greedy picks among the first `num_synthetic` unit rows; rows past the counts are padding.
+    """Greedy picks among the first `num_synthetic` unit rows; rows past it are padding.
 
     With `axes` the rows are this device's part, and picks are made over all devices' parts.
     """
-    closeness, _ = _nearest(synthetic, real, num_real, block_size, with_index=False)  # [n]
+    closeness, _ = _nearest(synthetic, real, block_size, with_index=False)  # [n]
     first_row = jax.lax.axis_index(axes) * len(synthetic) if axes else 0
     rows = first_row + jnp.arange(len(synthetic), dtype=jnp.int32)
     is_candidate = rows < num_synthetic  # [n]
@@ -322,34 +319,38 @@ def _greedy(
 
 
 def _nearest(
-    synthetic: jax.Array, real: jax.Array, num_real: jax.Array, block_size: int, *, with_index: bool
+    synthetic: jax.Array, real: jax.Array, block_size: int, *, with_index: bool
 ) -> tuple[jax.Array, jax.Array]:
-    """Cosine of every unit row to the nearest of the first `num_real` real ones, and its index.
+    """Cosine of every unit row to the nearest real one, and its index.
 
-    Without the index, which takes a second look at the cosines, zeros stand in its place.
+    Without the index, which takes a second look at some cosines, zeros stand in its place.
     """
     num_rows, width = synthetic.shape
     size = min(block_size, num_rows)
-    real_size = min(block_size, _REAL_BLOCK, len(real))
-    part = _PART if real_size % _PART == 0 else real_size
     padded = jnp.pad(synthetic, ((0, -num_rows % size), (0, 0)))
+    num_real = len(real)
+    blocks = -(-num_real // _REAL_BLOCK)
+    real_size = -(-num_real // blocks)
+    part = min(_PART, real_size)
+    real_size += -real_size % part
+    # Whole blocks by copies of the first one, which are no nearer than it is: a mask over the
+    # cosines would cost another pass over them.
+    copies = jnp.broadcast_to(real[:1], (blocks * real_size - num_real, width))
     # Transposed once: a product of rows with columns needs no copy of a block.
-    columns = jnp.pad(real, ((0, -len(real) % real_size), (0, 0))).T  # [d, m]
+    columns = jnp.concatenate([real, copies]).T  # [d, m]
 
     def of_block(rows):
         def compare(state, start):
             nearest, index = state
             block = jax.lax.dynamic_slice_in_dim(columns, start, real_size, axis=1)
             cosine = jnp.dot(rows, block, precision=_FULL_PRECISION)  # [rows, references]
-            # Padding is farther than the opposite direction.
-            is_real = start + jnp.arange(real_size) < num_real
-            cosine = jnp.where(is_real, cosine, -2.0).reshape(size, -1, part)
+            cosine = cosine.reshape(size, -1, part)
             highest_of_parts = cosine.max(axis=2)  # [rows, parts]
             highest = highest_of_parts.max(axis=1)
             if with_index:
                 # The cosines are read once; then only the part with the maximum is.
                 best = _first(highest_of_parts == highest[:, None])  # [rows]
-                inside = jnp.take_along_axis(cosine, best[:, None, None], axis=1)[:, 0]
+                inside = cosine[jnp.arange(size), best]
                 place = start + best * part + _first(inside == highest[:, None])
                 index = jnp.where(highest > nearest, place, index)
             return (jnp.maximum(nearest, highest), index), None
@@ -357,7 +358,7 @@ def _nearest(
         start = jnp.full(size, -2.0, jnp.float32), jnp.zeros(size, jnp.int32)
         starts = jnp.arange(0, columns.shape[1], real_size, dtype=jnp.int32)
         (nearest, index), _ = jax.lax.scan(compare, start, starts)
-        return jnp.clip(nearest, -1.0, 1.0), index
+        return jnp.clip(nearest, -1.0, 1.0), jnp.where(index < num_real, index, 0)
 
     blocks = padded.reshape(-1, size, width)
     nearest, index = jax.lax.map(of_block, blocks)
@@ -393,15 +394,14 @@ def _stacked(
     identities: list[int],
     number: int,
     size: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Unit embeddings [number, size, d] of some identities, padded by zeros, and their counts."""
+) -> np.ndarray:
+    """Unit embeddings [number, size, d] of some identities, filled up by copies of their first."""
     stacked = np.zeros((number, size, embeddings.shape[1]), np.float32)
-    counts = np.ones(number, np.int32)  # Padding has one candidate, and nobody reads its pick.
     for row, identity in enumerate(identities):
         own = rows[identity]
         stacked[row, : len(own)] = _unit_rows(embeddings[own])
-        counts[row] = len(own)
-    return stacked, counts
+        stacked[row, len(own) :] = stacked[row, 0]
+    return stacked
 
 
 def _rows_by_identity(identities: np.ndarray) -> dict[int, np.ndarray]:
