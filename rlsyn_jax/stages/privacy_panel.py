@@ -98,9 +98,8 @@ def _memorisation(found: dict) -> dict:
 
 def _leakage(found: dict) -> dict:
     rows = []
-    for rate, result in found.items():
-        if rate == "not_measured":
-            continue
+    rates = sorted(set(found) - {"not_measured"}, key=float, reverse=True)
+    for rate, result in ((rate, found[rate]) for rate in rates):
         title = f"1 in {round(1 / float(rate)):,}"
         if "not_measured" in result:
             rows.append(

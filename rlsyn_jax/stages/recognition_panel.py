@@ -20,7 +20,7 @@ METRIC_TITLES = {
     "open_map": "mAP, unseen people",
     "open_map_re_ranked": "mAP, re-ranked",
     "open_minp": "mINP",
-    "open_rank1": "rank-1",
+    "open_rank1": "rank-1, unseen people",
     "open_rank5": "rank-5",
     "open_rank10": "rank-10",
 }

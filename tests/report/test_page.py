@@ -23,21 +23,28 @@ def make_content(**changes):
             {"text": "not usable", "warning": True},
         ],
         "arms_text": "Every arm is equal.",
-        "metric_titles": ["mAP", "rank-1"],
-        "arms": [
-            {"title": "real only", "cells": [cell, cell]},
+        "arm_tables": [
             {
-                "title": "both",
-                "cells": [
-                    {**cell, "difference": difference, "verdict": "good"},
+                "titles": ["mAP", "rank-1"],
+                "rows": [
+                    {"title": "real only", "cells": [cell, cell]},
                     {
-                        **cell,
-                        "difference": {"mean": -0.021, "low": -0.03, "high": -0.01},
-                        "verdict": "bad",
+                        "title": "both",
+                        "cells": [
+                            {**cell, "difference": difference, "verdict": "good"},
+                            {
+                                **cell,
+                                "difference": {"mean": -0.021, "low": -0.03, "high": -0.01},
+                                "verdict": "bad",
+                            },
+                        ],
                     },
                 ],
-            },
+            }
         ],
+        "arm_notes": ["TAR is not measured: too few."],
+        "rankings_text": "Queries on the left.",
+        "rankings": [{"image": PIXEL, "caption": "ann: 4 of 5 right"}],
         "arm_charts": [{"image": PIXEL, "alt": "chart of mAP"}],
         "grid_columns": "minmax(4rem, 7rem) 3fr 5fr 5fr",
         "people": [
@@ -50,13 +57,17 @@ def make_content(**changes):
             }
         ],
         "verdicts": ["They are."],
-        "synthetic_titles": ["identity, %", "near copies"],
-        "synthetic_rows": [
+        "synthetic_tables": [
             {
-                "title": "after RL",
-                "cells": [
-                    {"value": "91.0", "interval": "88.0 to 93.0"},
-                    {"value": 0, "interval": ""},
+                "titles": ["identity, %", "near copies"],
+                "rows": [
+                    {
+                        "title": "after RL",
+                        "cells": [
+                            {"value": "91.0", "interval": "88.0 to 93.0"},
+                            {"value": 0, "interval": ""},
+                        ],
+                    }
                 ],
             }
         ],
@@ -64,7 +75,33 @@ def make_content(**changes):
         "curve_charts": [{"image": PIXEL, "alt": "curves", "caption": "What they mean."}],
         "privacy_text": "Nearest images.",
         "distance_chart": PIXEL,
-        "pair_groups": [{"title": "closest", "pairs": [{"image": PIXEL, "caption": "0.123"}]}],
+        "privacy_tables": [
+            {
+                "title": "Were images copied?",
+                "text": "No more than by chance.",
+                "titles": ["share, %", "number"],
+                "rows": [
+                    {
+                        "title": "pixels",
+                        "cells": [
+                            {"value": "4.0", "interval": "1.0 to 9.0"},
+                            {"value": "3", "interval": ""},
+                        ],
+                    },
+                    {"title": "judge", "cells": [{"value": "too few", "interval": ""}]},
+                ],
+            },
+            {"title": "Extraction", "text": "Not measured: none.", "titles": [], "rows": []},
+        ],
+        "pair_groups": [
+            {
+                "title": "closest",
+                "pairs": [
+                    {"image": PIXEL, "caption": "0.123", "near": True},
+                    {"image": PIXEL, "caption": "0.456", "near": False},
+                ],
+            }
+        ],
         "map": PIXEL,
         "map_text": "Ten people.",
         "facts": [("Devices", "8 x cpu")],
@@ -127,9 +164,9 @@ def test_everything_in_the_content_is_on_the_page():
         if text not in ("good", "bad"):
             assert text in page.text
     assert "minmax(4rem, 7rem) 3fr 5fr 5fr" in html
-    # Chart, three strips, curves, distances, one pair, the map.
+    # Chart, a ranking, three strips, curves, distances, two pairs, the map.
     images = page.all("img")
-    assert len(images) == 8 and all(image["alt"] for image in images)
+    assert len(images) == 10 and all(image["alt"] for image in images)
     assert [i["style"] for i in images if "style" in i] == ["max-width: 146px"] * 3
 
 
@@ -169,18 +206,30 @@ def test_a_name_with_quotes_stays_inside_its_attribute():
     people[0]["name"] = '"><img src=x onerror=alert(1)>'
     page = Page(render_page(make_content(people=people)))
     assert all("onerror" not in image for image in page.all("img"))
-    assert page.all("img")[1]["alt"] == '"><img src=x onerror=alert(1)>, real'
+    assert page.all("img")[2]["alt"] == '"><img src=x onerror=alert(1)>, real'
 
 
 def test_warnings_are_marked():
     classes = [a["class"] for a in Page(render_page(make_content())).all("p") if "class" in a]
-    # One of the outcome's sentences, and what reinforcement warned of.
-    assert classes.count("summary") == 1 and classes.count("summary warning") == 2
+    # One of the outcome's sentences and the word on privacy; what reinforcement warned of.
+    assert classes.count("summary") == 2 and classes.count("summary warning") == 2
 
 
 def test_a_page_without_a_map_has_the_text_only():
     page = Page(render_page(make_content(map="")))
-    assert len(page.all("img")) == 7 and "Ten people." in page.text
+    assert len(page.all("img")) == 9 and "Ten people." in page.text
+
+
+def test_near_copies_are_framed_and_what_is_not_measured_takes_the_row():
+    html = render_page(make_content())
+    assert html.count('<figure class="near">') == 1
+    assert re.search(r'colspan="2">too few<', html) and html.count("colspan") == 1
+    assert "Not measured: none." in Page(html).text
+
+
+def test_a_page_without_rankings_has_no_heading_for_them():
+    assert "What queries find" in render_page(make_content())
+    assert "What queries find" not in render_page(make_content(rankings=[]))
 
 
 @pytest.mark.parametrize("name", sorted(make_content()))

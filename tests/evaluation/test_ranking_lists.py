@@ -1,0 +1,33 @@
+"""Tops of rankings against the ranking that is measured."""
+
+import numpy as np
+
+from rlsyn_jax.evaluation.ranking_lists import ranking_lists, spread_queries
+from rlsyn_jax.evaluation.reid import evaluate_ranking
+
+
+def test_lists_are_the_top_of_the_measured_ranking():
+    random = np.random.default_rng(0)
+    query, gallery = random.normal(size=(12, 4)), random.normal(size=(60, 4))
+    query_ids, gallery_ids = random.integers(1, 5, 12), random.integers(-1, 5, 60)
+    query_cameras, gallery_cameras = random.integers(0, 2, 12), random.integers(0, 2, 60)
+    labels = query_ids, query_cameras, gallery, gallery_ids, gallery_cameras
+    result = evaluate_ranking(query, *labels)
+    lists = ranking_lists(query, *labels, result.valid_queries, length=60)
+    for found, first_hit, precision in zip(lists, result.first_hits, result.average_precisions):
+        assert found.right.index(True) == first_hit
+        hits = np.flatnonzero(found.right)
+        assert np.isclose(np.mean(np.arange(1, len(hits) + 1) / (hits + 1)), precision)
+        places = list(found.gallery)
+        assert -1 not in gallery_ids[places]
+        same = gallery_ids[places] == query_ids[found.query]
+        assert not (same & (gallery_cameras[places] == query_cameras[found.query])).any()
+        assert same.tolist() == list(found.right)
+    short = ranking_lists(query, *labels, [3], length=2)[0]
+    assert short.gallery == ranking_lists(query, *labels, [3], length=60)[0].gallery[:2]
+
+
+def test_queries_go_from_the_worst_to_the_best():
+    precisions, valid = np.array([0.9, 0.1, 0.5, 0.7]), np.array([2, 3, 5, 8])
+    assert spread_queries(precisions, valid, 3).tolist() == [3, 5, 2]
+    assert spread_queries(precisions, valid, 9).tolist() == [3, 5, 8, 2]

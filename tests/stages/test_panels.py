@@ -1,0 +1,118 @@
+"""What the report says of measured and of missing figures."""
+
+import base64
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rlsyn_jax.data.identity_dataset import IdentityDataset
+from rlsyn_jax.stages.privacy_panel import privacy_panel
+from rlsyn_jax.stages.recognition_panel import recognition_panel
+
+
+def figure(mean, low=None, high=None):
+    return {
+        "mean": mean,
+        "low": mean if low is None else low,
+        "high": mean if high is None else high,
+    }
+
+
+def dataset(number):
+    return IdentityDataset(
+        name="two",
+        images=np.random.default_rng(0).integers(0, 256, (number, 4, 4, 3)).astype(np.uint8),
+        identities=(np.arange(number) % 2).astype(np.int32),
+        cameras=np.zeros(number, np.int32),
+        identity_names=("ann", "bob"),
+        file_names=tuple(map(str, range(number))),
+        has_cameras=False,
+    )
+
+
+PROTOCOL = {
+    "held_out_queries": 4,
+    "held_out_identities": 2,
+    "closed_queries": 6,
+    "train_identities": 2,
+    "chance_closed_rank1": 0.5,
+}
+
+
+def test_a_smaller_error_is_better_and_a_smaller_rank_is_not():
+    arms = {"real": {"open_map": figure(0.5), "equal_error_rate": figure(0.2)}}
+    arms["synthetic_only"] = {"open_map": figure(0.4), "equal_error_rate": figure(0.1)}
+    falls = figure(-0.1, -0.15, -0.05)
+    results = {
+        "arms": arms,
+        "differences": {"synthetic_only": {"open_map": falls, "equal_error_rate": falls}},
+        "not_measured": {"tar_at_far_1e-3": "too few pairs"},
+        "protocol": PROTOCOL,
+    }
+    lists = [{"query": 1, "gallery": [3, 0], "right": [True, False]}]
+    curves = {
+        "cmc": {"real": [0.5, 1.0]},
+        "roc": {},
+        "rankings": {"arm": "real", "lists": lists},
+    }
+    panel = recognition_panel(results, curves, dataset(4))
+    ranking, others = panel["arm_tables"]
+    assert ranking["rows"][1]["cells"][0]["verdict"] == "bad"
+    assert others["titles"] == ["equal error rate"]
+    assert others["rows"][1]["cells"][0]["verdict"] == "good"
+    assert panel["arm_notes"] == ["TAR at FAR 0.1 % is not measured: too few pairs."]
+    assert panel["rankings"][0]["caption"] == "bob: 1 of 2 right"
+    without = recognition_panel(results, {"cmc": {}, "roc": {}, "rankings": {}}, dataset(4))
+    assert without["rankings"] == [] and len(without["arm_charts"]) == 1
+
+
+def memorised(share, low):
+    closest = [{"file": "bob/1.png", "train_image": 2, "distance": 0.01}]
+    closest.append({"file": "ann/0.png", "train_image": 0, "distance": 0.3})
+    return {
+        "share": figure(share, low, 0.9),
+        "expected_share": 0.05,
+        "threshold": 0.1,
+        "num_near_copies": 1,
+        "closest": closest,
+    }
+
+
+@pytest.mark.parametrize(("low", "said"), [(0.2, "more images than that"), (0.0, "no space")])
+def test_privacy_is_told_in_words_and_pairs(low, said):
+    privacy = {
+        "memorisation": {
+            "pixels": {"reinforced": memorised(0.4, low)},
+            "judge": {"not_measured": "too few held-out images"},
+        },
+        "identity_leakage": {
+            "0.0001": {"not_measured": "too few pairs"},
+            "0.001": {
+                "reinforced": {
+                    whom: {part: figure(0.25) for part in ("rate", "chance", "corrected")}
+                    for whom in ("own", "other")
+                }
+            },
+        },
+        "membership": {"not_measured": "no image of the training people is held out"},
+    }
+    gate = {"near_copy_threshold": 0.05, "reinforced": {"near_copies_left_out": 3}}
+    train = dataset(3).images
+    made = dataset(2)
+    sets = {"reinforced": (made, {"file": ["ann/0.png", "bob/1.png"]})}
+    panel = privacy_panel(privacy, gate, sets, {"after RL": np.array([0.1, 0.2])}, train)
+    assert "3 of the set" in panel["privacy_text"] and "by design" in panel["privacy_text"]
+    copies, leakage, membership = panel["privacy_tables"]
+    assert said in copies["text"]
+    assert [row["title"] for row in copies["rows"]] == ["the judge", "pixels, after RL"]
+    assert copies["rows"][0]["cells"][0]["value"] == "not measured: too few held-out images"
+    assert [row["title"] for row in leakage["rows"]] == ["1 in 1,000, after RL", "1 in 10,000"]
+    assert len(leakage["rows"][0]["cells"]) == len(leakage["titles"]) == 6
+    assert membership["rows"] == [] and "Not measured: no image" in membership["text"]
+    (group,) = panel["pair_groups"]
+    assert [pair["near"] for pair in group["pairs"]] == [True, False]
+    content = base64.b64decode(group["pairs"][0]["image"].split(",")[1])
+    pair = np.asarray(Image.open(io.BytesIO(content)))
+    np.testing.assert_array_equal(pair, np.concatenate([made.images[1], train[2]]))
