@@ -13,7 +13,7 @@ from PIL import Image
 from rlsyn_jax.config import ConfigError, default_config, validate
 from rlsyn_jax.data.identity_dataset import Subset
 from rlsyn_jax.data.insightface import write_insightface
-from rlsyn_jax.stages import evaluate
+from rlsyn_jax.stages import recognition_measures
 from rlsyn_jax.stages.inputs import load_general, load_target, train_labels
 
 
@@ -87,7 +87,10 @@ def test_the_ranking_is_that_of_the_published_query_and_gallery(market, tmp_path
     dataset, splits = load_target(config_of(market), tmp_path)
     embeddings = np.random.default_rng(1).normal(size=(len(dataset.images), 6))
     embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
-    values, people = evaluate._measure(dataset, splits, embeddings, None)["open_map"]
+    measured, _ = recognition_measures._measure(
+        config_of(market), dataset, splits, embeddings, None
+    )
+    values, people = measured["open_map"]
 
     def facts(index):
         name = dataset.file_names[index].rpartition("/")[2]
@@ -111,8 +114,9 @@ def test_pairs_never_show_distractors_and_are_drawn_from_few_images(market, tmp_
     config.evaluate.verification_pairs = 40
     dataset, splits = load_target(config, tmp_path)
     for limit in (4096, 20):
-        monkeypatch.setattr(evaluate, "_PAIRED_IMAGES", limit)
-        first, second, is_same = evaluate._verification_pairs(config, dataset, splits)
+        monkeypatch.setattr(recognition_measures, "_PAIRED_IMAGES", limit)
+        folds = recognition_measures._folds(config, dataset, splits)
+        first, second, is_same = folds.first, folds.second, folds.is_same
         shown = np.unique(np.concatenate([first, second]))
         assert len(shown) <= min(limit, 24)
         assert np.isin(dataset.subsets[shown], (Subset.QUERY, Subset.GALLERY)).all()
