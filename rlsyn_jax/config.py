@@ -14,6 +14,8 @@ from rlsyn_jax.training.device_kinds import NAMED_DEVICES, named_devices
 
 LORA_TARGETS = ("qkv", "proj", "mlp_fc1", "mlp_fc2")  # Of a generator's blocks.
 
+EXPORTS = ("market1501", "recordio", "webdataset")
+
 PRIVACY_ATTACKS = ("memorisation", "identity_leakage", "membership", "extraction")
 
 
@@ -189,6 +191,8 @@ def default_config() -> ConfigDict:
     config.synthesize.eta = 1.0  # Noise of ddim, 0 to 1.
     config.synthesize.guidance_scale = 1.5
     config.synthesize.image_format = "png"  # png | jpg
+    # Also as any of market1501 | recordio (.rec and .idx of InsightFace) | webdataset (.tar).
+    config.synthesize.exports = ()
     config.synthesize.batch_size = 64
     config.synthesize.near_copy_quantile = 0.01  # Of held-out images' distances to train images.
     config.synthesize.max_attempts = 2  # Draws an image before a near copy is given up.
@@ -490,6 +494,9 @@ def validate(config: ConfigDict) -> None:
         require(bool(known), f"{section}.lora_targets", f"a selection of {LORA_TARGETS}")
     _validate_reinforce(config, require)
     _validate_privacy(config, require)
+    exports = config.synthesize.exports
+    known = isinstance(exports, tuple) and not set(exports) - set(EXPORTS)
+    require(known, "synthesize.exports", f"a selection of {EXPORTS}, or ()")
     recognize = config.recognize
     unknown = set(recognize.arms) - set(ARMS)
     require(not unknown and len(recognize.arms) > 0, "recognize.arms", f"a selection of {ARMS}")

@@ -20,6 +20,7 @@ from rlsyn_jax.data.synthetic_writer import SyntheticDatasetWriter, load_synthet
 from rlsyn_jax.evaluation.identification import nearest_centroid_accuracy
 from rlsyn_jax.evaluation.nearest_real import nearest_real_distances
 from rlsyn_jax.rewards.reference_bank import build_reference_bank
+from rlsyn_jax.stages.dataset_exports import export_dataset
 from rlsyn_jax.stages.extractors import embed_images, load_extractor
 from rlsyn_jax.stages.generator import load_model, make_sampler
 from rlsyn_jax.stages.inputs import TARGET_FIELDS, load_target, train_labels
@@ -59,6 +60,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         counts = _write_dataset(
             config, workdir, record, name, stage, dataset, splits, judge, enrolled, threshold
         )
+        export_dataset(config, record.directory / name)
         synthetic, _ = load_synthetic(record.directory / name)
         accuracy, _ = nearest_centroid_accuracy(
             enrolled, labels, embed_images(judge, synthetic.images), synthetic.identities
