@@ -191,11 +191,17 @@ def default_config() -> ConfigDict:
     config.synthesize.eta = 1.0  # Noise of ddim, 0 to 1.
     config.synthesize.guidance_scale = 1.5
     config.synthesize.image_format = "png"  # png | jpg
+    # training | novel: also people who do not exist, in a data set of their own.
+    config.synthesize.identities = "training"
+    # Class embeddings between two training people's | away from all of them.
+    config.synthesize.novel = "away"
+    config.synthesize.num_novel = 24  # People who do not exist.
     # Also as any of market1501 | recordio (.rec and .idx of InsightFace) | webdataset (.tar).
     config.synthesize.exports = ()
     config.synthesize.batch_size = 64
     config.synthesize.near_copy_quantile = 0.01  # Of held-out images' distances to train images.
-    config.synthesize.max_attempts = 2  # Draws an image before a near copy is given up.
+    # Draws an image before a near copy is given up; candidates for a person who does not exist.
+    config.synthesize.max_attempts = 2
     config.synthesize.gate_share = 0.75  # Usable where identity accuracy >= this share of real's.
 
     config.recognize = ConfigDict()
@@ -324,7 +330,8 @@ _POSITIVE_INTEGERS = (
     "reinforce.identities reinforce.samples reinforce.num_steps reinforce.num_trained_steps "
     "reinforce.window_iterations reinforce.inner_epochs reinforce.minibatches "
     "reinforce.lora_rank reinforce.evaluate_every reinforce.checkpoint_every synthesize.images "
-    "synthesize.num_steps synthesize.batch_size synthesize.max_attempts recognize.seeds "
+    "synthesize.num_steps synthesize.num_novel synthesize.batch_size "
+    "synthesize.max_attempts recognize.seeds "
     "recognize.width recognize.embedding_dim recognize.steps recognize.identities_per_batch "
     "recognize.images_per_identity recognize.synthetic_per_identity "
     "recognize.candidates_per_identity recognize.checkpoint_every evaluate.num_neighbors "
@@ -394,6 +401,8 @@ _CHOICES = {
     "reinforce.log_prob_reduce": ("mean", "sum"),
     "reinforce.normalise_over": ("batch", "identity", "running"),
     "reinforce.squash": ("tanh", "none"),
+    "synthesize.identities": ("training", "novel"),
+    "synthesize.novel": ("between", "away"),
     "synthesize.solver": ("ddim", "dpm_solver"),
     "synthesize.image_format": ("png", "jpg"),
     "recognize.start": ("general", "random"),

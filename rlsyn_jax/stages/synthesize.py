@@ -25,6 +25,7 @@ from rlsyn_jax.stages.extractors import embed_images, load_extractor
 from rlsyn_jax.stages.generator import load_model, make_sampler
 from rlsyn_jax.stages.inputs import TARGET_FIELDS, load_target, train_labels
 from rlsyn_jax.stages.latent_space import LATENT_FIELDS, image_shape
+from rlsyn_jax.stages.novel_identities import FOLDER, write_novel
 from rlsyn_jax.stages.reinforce import resolve_rewards
 from rlsyn_jax.stages.stage_record import StageRecord
 from rlsyn_jax.training.atomic_files import write_json
@@ -89,6 +90,9 @@ def run(config: ConfigDict, workdir: Path) -> None:
             "usable": bool(usable),
             "verdict": verdict,
         }
+    if config.synthesize.identities == "novel":
+        gate[FOLDER] = write_novel(config, record, dataset, splits)
+        export_dataset(config, record.directory / FOLDER)
     write_json(record.directory / "gate.json", gate)
     record.finish()
 
