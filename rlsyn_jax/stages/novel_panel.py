@@ -38,7 +38,10 @@ def novel_panel(workdir: Path, results: dict, gate: dict) -> dict:
                 "width": len(images) * (max(2, 72 // size) * size + 2),
             }
         )
-    titles = {"judge": "the judge, which left out what it recognised", "reward": "the rewards'"}
+    titles = {
+        "judge": "the judge, which left out what it recognised",
+        "reward": "the rewards' network, which had no say",
+    }
     rows = [
         {
             "title": titles[name],

@@ -170,7 +170,7 @@ def test_everything_in_the_content_is_on_the_page():
         if text not in ("good", "bad"):
             assert text in page.text
     assert "minmax(4rem, 7rem) 3fr 5fr 5fr" in html
-    # Chart, a ranking, three strips, somebody who does not exist, curves, distances, pairs, the map.
+    # Chart, ranking, three strips, one who does not exist, curves, distances, two pairs, the map.
     images = page.all("img")
     assert len(images) == 11 and all(image["alt"] for image in images)
     assert [i["style"] for i in images if "style" in i] == [
