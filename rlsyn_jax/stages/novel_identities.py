@@ -118,8 +118,8 @@ def write_novel(
         first_step=0,
         every_seconds=config.log_every_seconds,
     )
-    found, first = _reached(writer)
     at_once = max(1, settings.batch_size // settings.images)
+    found, first = _reached(writer, at_once)
     while found < settings.num_novel and first < number:
         candidates = np.minimum(np.arange(first, first + at_once), number - 1)
         classes = np.repeat(candidates, settings.images).astype(np.int32)
@@ -171,15 +171,15 @@ def write_novel(
     return gate
 
 
-def _reached(writer: SyntheticDatasetWriter) -> tuple[int, int]:
+def _reached(writer: SyntheticDatasetWriter, at_once: int) -> tuple[int, int]:
     """Returns how many people are done, and the candidate to go on with.
 
-    The last candidate that was written may lack images, and is drawn again.
+    The last batch of candidates may lack images. It is drawn again as a whole, so that nothing is
+    computed in another company than before, which would change last digits.
     """
     candidates = {entry["candidate"] for entry in writer.records.values()}
-    if not candidates:
-        return 0, 0
-    return len(candidates) - 1, max(candidates)
+    first = max(candidates, default=0) // at_once * at_once
+    return sum(candidate < first for candidate in candidates), first
 
 
 def _with_novel_classes(config: ConfigDict, workdir: Path, number: int) -> dict:
