@@ -15,6 +15,8 @@ from rlsyn_jax.training.device_kinds import NAMED_DEVICES, named_devices
 
 LORA_TARGETS = ("qkv", "proj", "mlp_fc1", "mlp_fc2")  # Of a generator's blocks.
 
+EXPORTS = ("market1501", "recordio", "webdataset")
+
 PRIVACY_ATTACKS = ("memorisation", "identity_leakage", "membership", "extraction")
 
 
@@ -201,9 +203,17 @@ def default_config() -> ConfigDict:
     config.synthesize.guidance_scale = 1.5
     config.synthesize.guidance_channels = 0  # As in reinforce.
     config.synthesize.image_format = "png"  # png | jpg
+    # training | novel: also people who do not exist, in a data set of their own.
+    config.synthesize.identities = "training"
+    # Class embeddings between two training people's | away from all of them.
+    config.synthesize.novel = "away"
+    config.synthesize.num_novel = 24  # People who do not exist.
+    # Also as any of market1501 | recordio (.rec and .idx of InsightFace) | webdataset (.tar).
+    config.synthesize.exports = ()
     config.synthesize.batch_size = 64
     config.synthesize.near_copy_quantile = 0.01  # Of held-out images' distances to train images.
-    config.synthesize.max_attempts = 2  # Draws an image before a near copy is given up.
+    # Draws an image before a near copy is given up; candidates for a person who does not exist.
+    config.synthesize.max_attempts = 2
     config.synthesize.gate_share = 0.75  # Usable where identity accuracy >= this share of real's.
 
     config.recognize = ConfigDict()
@@ -370,8 +380,8 @@ _POSITIVE_INTEGERS = (
     "reinforce.identities reinforce.samples reinforce.num_steps reinforce.num_trained_steps "
     "reinforce.window_iterations reinforce.inner_epochs reinforce.minibatches "
     "reinforce.lora_rank reinforce.evaluate_every reinforce.checkpoint_every synthesize.images "
-    "synthesize.num_steps synthesize.batch_size synthesize.max_attempts recognize.seeds "
-    "recognize.steps recognize.identities_per_batch "
+    "synthesize.num_steps synthesize.num_novel synthesize.batch_size "
+    "synthesize.max_attempts recognize.seeds recognize.steps recognize.identities_per_batch "
     "recognize.images_per_identity recognize.synthetic_per_identity "
     "recognize.candidates_per_identity recognize.selection.every recognize.nearest.images "
     "recognize.checkpoint_every evaluate.num_neighbors "
@@ -445,6 +455,8 @@ _CHOICES = {
     "reinforce.log_prob_reduce": ("mean", "sum"),
     "reinforce.normalise_over": ("batch", "identity", "running"),
     "reinforce.squash": ("tanh", "none"),
+    "synthesize.identities": ("training", "novel"),
+    "synthesize.novel": ("between", "away"),
     "synthesize.solver": ("ddim", "dpm_solver"),
     "synthesize.image_format": ("png", "jpg"),
     "recognize.pooling": ("mean", "gem"),
@@ -557,6 +569,9 @@ def validate(config: ConfigDict) -> None:
         require(bool(known), f"{section}.lora_targets", f"a selection of {LORA_TARGETS}")
     _validate_reinforce(config, require)
     _validate_privacy(config, require)
+    exports = config.synthesize.exports
+    known = isinstance(exports, tuple) and not set(exports) - set(EXPORTS)
+    require(known, "synthesize.exports", f"a selection of {EXPORTS}, or ()")
     recognize = config.recognize
     require(
         recognize.normalisation == "none" or config.image.channels == 3,

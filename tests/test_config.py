@@ -315,6 +315,13 @@ def test_no_choice_may_be_unknown(path):
         ("recognize.nearest.trade_off", 1.5, []),
         ("evaluate.verification_pairs", 30, []),
         ("evaluate.verification_pairs", 0, []),
+        ("synthesize.exports", ("zip",), []),
+        ("privacy.attacks", ("guessing",), []),
+        ("privacy.quantile", 1.0, []),
+        ("privacy.noise_levels", 999, []),
+        ("privacy.step_error_timestep", 105, []),
+        ("privacy.step_error_timestep", 990, []),
+        ("privacy.extraction_duplicates", 17, []),
     ],
 )
 def test_values_that_cannot_work_are_named(path, value, others):

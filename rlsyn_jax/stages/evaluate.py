@@ -1,10 +1,10 @@
 """Measures recognisers, synthetic sets and privacy, each figure with an interval.
 
 metrics.json: {"run", "protocol", "arms": {arm: {metric: figure}}, "differences": {arm: {metric:
-figure}}, "not_measured": {metric: why}, "synthetic": {set: {metric: figure}}, "privacy": what
-stages/privacy.py says}, where a figure is {"mean", "low", "high"} and, for arms, "seeds" with each
-seed's value. Shares are in [0, 1]; differences are paired with the first arm. curves.json: CMC and
-ROC of every arm, and what some queries find.
+figure}}, "not_measured": {metric: why}, "synthetic": {set: {metric: figure}}, "novel": of people
+who do not exist, "privacy": what stages/privacy.py says}, where a figure is {"mean", "low", "high"}
+and, for arms, "seeds" with each seed's value. Shares are in [0, 1]; differences are paired with the
+first arm. curves.json: CMC and ROC of every arm, and what some queries find.
 """
 
 from __future__ import annotations
@@ -16,9 +16,12 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from rlsyn_jax.stages.inputs import TARGET_FIELDS, load_target
+from rlsyn_jax.stages.novel_identities import FOLDER
+from rlsyn_jax.stages.novel_measures import measure_novel
 from rlsyn_jax.stages.privacy import measure_privacy
 from rlsyn_jax.stages.recognition_measures import measure_recognition
 from rlsyn_jax.stages.stage_record import StageRecord
+from rlsyn_jax.stages.synthesize import read_gate
 from rlsyn_jax.stages.synthetic_measures import measure_synthetic
 from rlsyn_jax.training.atomic_files import write_json
 
@@ -46,8 +49,11 @@ def run(config: ConfigDict, workdir: Path) -> None:
         },
         **recognition,
         "synthetic": measure_synthetic(config, workdir, dataset, splits),
+        "novel": {},
         "privacy": measure_privacy(config, workdir, dataset, splits),
     }
+    if FOLDER in read_gate(workdir):
+        content["novel"] = measure_novel(config, workdir, dataset, splits)
     write_json(record.directory / "curves.json", curves)
     write_json(record.directory / "metrics.json", content)
     for arm, figures in content["arms"].items():

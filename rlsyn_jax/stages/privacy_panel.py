@@ -210,7 +210,9 @@ def _pair_groups(memorisation: dict, sets: dict, train_images: np.ndarray) -> li
                     "near": pair["distance"] < result["threshold"],
                 }
             )
-        groups.append({"title": f"The closest in {title}", "pairs": pairs})
+        groups.append(
+            {"title": f"The closest {'in' if space == 'pixels' else 'to'} {title}", "pairs": pairs}
+        )
     return groups
 
 

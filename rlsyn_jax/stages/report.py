@@ -26,6 +26,7 @@ from rlsyn_jax.report.page import render_page
 from rlsyn_jax.stages.evaluate import read_evaluation_curves, read_results
 from rlsyn_jax.stages.extractors import embed_images, load_extractor
 from rlsyn_jax.stages.inputs import TARGET_FIELDS, load_target, train_labels
+from rlsyn_jax.stages.novel_panel import novel_panel
 from rlsyn_jax.stages.privacy_panel import SET_TITLES, privacy_panel
 from rlsyn_jax.stages.recognition_panel import (
     ARM_TITLES,
@@ -80,6 +81,7 @@ def _content(config: ConfigDict, workdir: Path) -> dict:
         "grid_columns": columns,
         "verdicts": [gate[name]["verdict"] for name in GENERATORS],
         "synthetic_tables": _synthetic_tables(results),
+        **novel_panel(workdir, results, gate),
         **_learning(workdir),
         **privacy_panel(
             results["privacy"],
@@ -341,6 +343,8 @@ def _files(workdir: Path) -> list[dict]:
         "synthesize/cold_start/README.md": "their data card",
         "synthesize/reinforced/manifest.parquet": "the synthetic images after RL",
         "synthesize/reinforced/README.md": "their data card",
+        "synthesize/novel/manifest.parquet": "the images of people who do not exist",
+        "synthesize/novel/README.md": "their data card",
         "synthesize/gate.json": "whether they show the right people",
         "pretrain/samples.png": "samples of the prior",
         "pretrain/model": "the prior's checkpoint",

@@ -20,10 +20,12 @@ from rlsyn_jax.data.synthetic_writer import SyntheticDatasetWriter, load_synthet
 from rlsyn_jax.evaluation.identification import nearest_centroid_accuracy
 from rlsyn_jax.evaluation.nearest_real import nearest_real_distances
 from rlsyn_jax.rewards.reference_bank import build_reference_bank
+from rlsyn_jax.stages.dataset_exports import export_dataset
 from rlsyn_jax.stages.extractors import embed_images, load_extractor
 from rlsyn_jax.stages.generator import load_model, make_sampler
 from rlsyn_jax.stages.inputs import TARGET_FIELDS, load_target, train_labels
 from rlsyn_jax.stages.latent_space import LATENT_FIELDS, image_shape
+from rlsyn_jax.stages.novel_identities import FOLDER, write_novel
 from rlsyn_jax.stages.reinforce import resolve_rewards
 from rlsyn_jax.stages.stage_record import StageRecord
 from rlsyn_jax.training.atomic_files import write_json
@@ -59,6 +61,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         counts = _write_dataset(
             config, workdir, record, name, stage, dataset, splits, judge, enrolled, threshold
         )
+        export_dataset(config, record.directory / name)
         synthetic, _ = load_synthetic(record.directory / name)
         accuracy, _ = nearest_centroid_accuracy(
             enrolled, labels, embed_images(judge, synthetic.images), synthetic.identities
@@ -87,6 +90,9 @@ def run(config: ConfigDict, workdir: Path) -> None:
             "usable": bool(usable),
             "verdict": verdict,
         }
+    if config.synthesize.identities == "novel":
+        gate[FOLDER] = write_novel(config, record, dataset, splits)
+        export_dataset(config, record.directory / FOLDER)
     write_json(record.directory / "gate.json", gate)
     record.finish()
 

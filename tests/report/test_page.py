@@ -71,6 +71,12 @@ def make_content(**changes):
                 ],
             }
         ],
+        "novel_text": "Nobody is one of them.",
+        "novel_table": {
+            "titles": ["taken for, %"],
+            "rows": [{"title": "judge", "cells": [{"value": "0.0", "interval": "0.0 to 0.1"}]}],
+        },
+        "novel_people": [{"name": "novel_0", "image": PIXEL, "width": 99}],
         "learning_warnings": ["Iteration 5: something fell."],
         "curve_charts": [{"image": PIXEL, "alt": "curves", "caption": "What they mean."}],
         "privacy_text": "Nearest images.",
@@ -164,10 +170,13 @@ def test_everything_in_the_content_is_on_the_page():
         if text not in ("good", "bad"):
             assert text in page.text
     assert "minmax(4rem, 7rem) 3fr 5fr 5fr" in html
-    # Chart, a ranking, three strips, curves, distances, two pairs, the map.
+    # Chart, ranking, three strips, one who does not exist, curves, distances, two pairs, the map.
     images = page.all("img")
-    assert len(images) == 10 and all(image["alt"] for image in images)
-    assert [i["style"] for i in images if "style" in i] == ["max-width: 146px"] * 3
+    assert len(images) == 11 and all(image["alt"] for image in images)
+    assert [i["style"] for i in images if "style" in i] == [
+        *["max-width: 146px"] * 3,
+        "max-width: 99px",
+    ]
 
 
 def test_numbers_are_percent_with_signs_and_coloured_by_their_verdict():
@@ -217,7 +226,7 @@ def test_warnings_are_marked():
 
 def test_a_page_without_a_map_has_the_text_only():
     page = Page(render_page(make_content(map="")))
-    assert len(page.all("img")) == 9 and "Ten people." in page.text
+    assert len(page.all("img")) == 10 and "Ten people." in page.text
 
 
 def test_near_copies_are_framed_and_what_is_not_measured_takes_the_row():
@@ -232,6 +241,12 @@ def test_a_page_without_rankings_has_no_heading_for_them():
     assert "What queries find" not in render_page(make_content(rankings=[]))
 
 
+def test_a_page_without_people_who_do_not_exist_does_not_speak_of_them():
+    without = render_page(make_content(novel_people=[], novel_text="", novel_table={}))
+    assert "do not exist" in render_page(make_content()) and "do not exist" not in without
+
+
+# What stands inside a part that others leave out is asked for with that part.
 @pytest.mark.parametrize("name", sorted(make_content()))
 def test_content_that_lacks_a_name_is_an_error_and_not_an_empty_place(name):
     content = make_content()

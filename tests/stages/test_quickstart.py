@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 import pytest
 from PIL import Image
 
-from rlsyn_jax.config import default_config
+from rlsyn_jax.config import PRIVACY_ATTACKS, default_config
 from rlsyn_jax.data.synthetic_writer import read_manifest
 from rlsyn_jax.main import STAGES
 from rlsyn_jax.stages.stage_record import plain
@@ -163,6 +163,23 @@ def test_metrics_hold_every_arm_and_set_with_ordered_intervals(workdir, program)
     protocol = metrics["protocol"]
     assert protocol["train_identities"] == 5 and protocol["held_out_identities"] == 3
     assert protocol["train_images"] == 15 and protocol["closed_queries"] == 10
+
+
+def test_privacy_is_measured_with_chance_and_pictures(workdir):
+    privacy = json.loads((workdir / "evaluate" / "metrics.json").read_text())["privacy"]
+    assert list(privacy) == list(PRIVACY_ATTACKS)
+    # 10 held-out images have no 5 % quantile.
+    assert all("10 held-out" in part["not_measured"] for part in privacy["memorisation"].values())
+    assert "108 pairs" in privacy["identity_leakage"]["0.001"]["not_measured"]
+    for attacks in privacy["membership"].values():
+        for found in attacks.values():
+            require_figure(found["auc"])
+            assert (found["num_members"], found["num_non_members"]) == (15, 10)
+            assert found["true_positive_rate"] is None and "10 non-members" in found["not_measured"]
+    for name in SETS:
+        require_figure(privacy["extraction"][name]["share"])
+        require_figure(privacy["extraction"][name]["chance"])
+        assert privacy["extraction"][name]["num_samples"] == 4 * 8
 
 
 @pytest.mark.parametrize("name", SETS)

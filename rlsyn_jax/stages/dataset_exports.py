@@ -1,0 +1,49 @@
+"""The formats that config.synthesize.exports asks for, beside each synthetic data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from absl import logging
+from ml_collections import ConfigDict
+
+from rlsyn_jax.data.exports import export_insightface, export_into_market1501, export_webdataset
+from rlsyn_jax.data.synthetic_writer import export_market1501, read_manifest
+from rlsyn_jax.training.atomic_files import whole_folder
+from rlsyn_jax.training.processes import barrier, is_primary
+
+
+def export_dataset(config: ConfigDict, directory: Path) -> None:
+    """Writes DIRECTORY_market1501, DIRECTORY_recordio and DIRECTORY_webdataset, those asked for.
+
+    What is there already is whole, and left alone. "market1501" holds the real images too where
+    those are in that layout, and otherwise the synthetic ones with names and folder of the layout.
+
+    Args:
+        config: complete configuration.
+        directory: folder of a finished synthetic data set.
+
+    Raises:
+        ValueError: the data set does not fit the format.
+        StorageError: the disk is full or read-only.
+    """
+    if config.synthesize.exports and not read_manifest(directory)["identity"]:
+        logging.warning("%s has no image to export", directory)
+        return
+    for kind in config.synthesize.exports:
+        target = directory.with_name(f"{directory.name}_{kind}")
+        if is_primary() and not target.exists():
+            number = _export(config, kind, directory, target)
+            logging.info("synthesize: %d images as %s in %s", number, kind, target)
+        barrier(f"synthesize: {target.name} is written")
+
+
+def _export(config: ConfigDict, kind: str, directory: Path, target: Path) -> int:
+    if kind == "recordio":
+        return export_insightface(directory, target)
+    if kind == "webdataset":
+        return export_webdataset(directory, target)
+    if config.data.source == "market1501":
+        return export_into_market1501(directory, config.data.path, target)
+    with whole_folder(target) as folder:
+        return export_market1501(directory, folder)

@@ -1,0 +1,52 @@
+"""A finished synthetic data set in every format, read back by the readers of those formats."""
+
+import numpy as np
+import pytest
+
+from rlsyn_jax.config import default_config
+from rlsyn_jax.data.insightface import read_insightface
+from rlsyn_jax.data.synthetic_writer import SyntheticDatasetWriter
+from rlsyn_jax.data.webdataset_tar import read_webdataset
+from rlsyn_jax.stages.dataset_exports import export_dataset
+
+
+def written(directory, number):
+    writer = SyntheticDatasetWriter(directory, identity_names=("ann", "bob"))
+    images = np.random.default_rng(0).integers(0, 256, (number, 8, 8, 3)).astype(np.uint8)
+    for place, image in enumerate(images):
+        writer.write_image(("ann", "bob")[place % 2], place, image, {})
+    writer.finish(card="# Card", metadata={})
+    return images
+
+
+@pytest.fixture
+def config():
+    config = default_config()
+    config.synthesize.exports = ("market1501", "recordio", "webdataset")
+    return config
+
+
+def test_every_format_holds_every_image(config, tmp_path):
+    images = written(tmp_path / "reinforced", 6)
+    export_dataset(config, tmp_path / "reinforced")
+    expected = sorted(map(bytes, images.reshape(6, -1)))
+    for dataset in (
+        read_insightface(tmp_path / "reinforced_recordio" / "train.rec", image_size=8, channels=3),
+        read_webdataset(tmp_path / "reinforced_webdataset", image_size=8, channels=3),
+    ):
+        assert sorted(map(bytes, dataset.images.reshape(6, -1))) == expected
+        assert np.bincount(dataset.identities).tolist() == [3, 3]
+    names = {p.name for p in (tmp_path / "reinforced_market1501" / "bounding_box_train").iterdir()}
+    assert names == {f"{i:04d}_c1s1_{n:06d}_00.jpg" for i in (1, 2) for n in range(3)}
+    before = (tmp_path / "reinforced_recordio").stat().st_mtime_ns
+    export_dataset(config, tmp_path / "reinforced")
+    assert (tmp_path / "reinforced_recordio").stat().st_mtime_ns == before
+
+
+def test_nothing_is_written_that_nobody_asked_for_or_of_nothing(config, tmp_path):
+    written(tmp_path / "empty", 0)
+    export_dataset(config, tmp_path / "empty")
+    written(tmp_path / "set", 2)
+    config.synthesize.exports = ("recordio",)
+    export_dataset(config, tmp_path / "set")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "set", "set_recordio"]
