@@ -64,15 +64,17 @@ def predict_iteration_memory(
     frozen_bytes: int,
     bank_bytes: int,
     value_bytes: int,
+    decoder_bytes: int,
+    decoding_bytes: int,
     blocks_train: bool,
     num_devices: int,
     on_cpu: bool = True,
 ) -> MemoryParts:
     """Returns what one iteration will need on each device, without compiling it.
 
-    The largest of three phases counts: the rollout's forward pass of all samples, the fit of the
-    value function to all transitions, and a micro-batch's forward and backward pass. The states
-    and next states of the trained steps are there in all of them.
+    The largest of four phases counts: the rollout's forward pass of all samples, their decoding for
+    the rewards, the fit of the value function to all transitions, and a micro-batch's forward and
+    backward pass. The states and next states of the trained steps are there in all of them.
 
     Args:
         settings: of the iteration.
@@ -81,6 +83,8 @@ def predict_iteration_memory(
         trained_bytes, frozen_bytes: parameters on one device.
         bank_bytes: of the reference bank on one device.
         value_bytes: of the value function's parameters; 0 = none.
+        decoder_bytes: of the parameters of what decodes latents for the rewards; 0 = pixels.
+        decoding_bytes: what it holds at its peak on one device.
         blocks_train: weights inside the blocks get gradients (trainable is lora or all).
         num_devices: over which samples are split.
         on_cpu: compiled by XLA's CPU compiler; else an estimate.
@@ -107,8 +111,9 @@ def predict_iteration_memory(
         average=trained_bytes * (2 if settings.kl_weight > 0 else 1),
         bank=bank_bytes,
         value=3 * value_bytes,
+        decoder=decoder_bytes,
         gradients=int(_GRADIENT_COPIES * trained_bytes),
-        activations=int(max(update, branches * samples * of_sample, value)),
+        activations=int(max(update, branches * samples * of_sample, value, decoding_bytes)),
         trajectories=FLOAT * 2 * pixels * transitions,
     )
 

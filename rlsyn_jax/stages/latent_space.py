@@ -21,6 +21,7 @@ from rlsyn_jax.config import GUIDANCE_CHANNELS, ConfigError, field
 from rlsyn_jax.data.identity_dataset import to_device_range
 from rlsyn_jax.data.latent_cache import LatentCache, encode_dataset
 from rlsyn_jax.models.autoencoder_kl import LOG_VARIANCE_RANGE, AutoencoderKL
+from rlsyn_jax.models.decoder_memory import FLOAT, decoding_bytes
 from rlsyn_jax.models.import_autoencoder import build_autoencoder
 from rlsyn_jax.models.tiled_decoding import decode_tiled
 from rlsyn_jax.stages.stage_record import fingerprint, plain
@@ -31,6 +32,8 @@ from rlsyn_jax.training.processes import barrier
 
 # What of config.autoencoder changes numbers.
 LATENT_FIELDS = ("autoencoder.path", "autoencoder.tile_size", "autoencoder.dtype")
+# Parts of an autoencoder that decoding does not use.
+_ENCODING = ("encoder", "quant_conv")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +45,7 @@ class LatentSpace:
         decode: (params, samples [b, h, w, c]) -> images [b, height, width, channels], about in
             [-1, 1]; a pure function.
         encode: (params, images in [-1, 1]) -> (mean, log_variance) of samples.
-        params: the autoencoder's; {} for pixels.
+        params: the autoencoder's, or its decoder's alone; {} for pixels.
         name: hash of the autoencoder; "" for pixels.
     """
 
@@ -80,7 +83,7 @@ def open_latent_space(config: ConfigDict, *, for_rewards: bool = False) -> Laten
 
     Args:
         config: complete configuration.
-        for_rewards: with the decoder of config.autoencoder.reward_path, where it is set.
+        for_rewards: to decode alone, by config.autoencoder.reward_path where it is set.
 
     Raises:
         ConfigError: a checkpoint is not an autoencoder's, or does not fit the run's images.
@@ -89,7 +92,7 @@ def open_latent_space(config: ConfigDict, *, for_rewards: bool = False) -> Laten
     if not settings.path:
         return LatentSpace(image_shape(config), lambda params, samples: samples)
     shape = sample_shape(config)
-    path = settings.reward_path if for_rewards and settings.reward_path else settings.path
+    path = _reward_path(config) if for_rewards else settings.path
     module, record = _module(config, path)
     if _shape_of(config, module) != shape:
         raise ConfigError(
@@ -114,7 +117,45 @@ def open_latent_space(config: ConfigDict, *, for_rewards: bool = False) -> Laten
             images = repeat(images, "b h w 1 -> b h w c", c=colours)
         return apply(params, images, "encode")
 
-    return LatentSpace(shape, decode, encode, restore_params(path), fingerprint(record))
+    params = restore_params(path)
+    if for_rewards:
+        params = {name: part for name, part in params.items() if name not in _ENCODING}
+    return LatentSpace(shape, decode, encode, params, fingerprint(record))
+
+
+def reward_decoder_memory(config: ConfigDict, samples: int, *, on_cpu: bool) -> tuple[int, int]:
+    """Returns what rewards need of a device to look at samples, without loading weights.
+
+    Args:
+        config: complete configuration.
+        samples: that a device decodes.
+        on_cpu: compiled by XLA's CPU compiler; else an estimate.
+
+    Returns:
+        Bytes of the decoder's parameters, and of what decoding holds at its peak with the images of
+        all samples; (0, 0) for pixels.
+
+    Raises:
+        ConfigError: config.autoencoder cannot be used.
+    """
+    settings = config.autoencoder
+    if not settings.path:
+        return 0, 0
+    module, _ = _module(config, _reward_path(config))
+    latent_height, latent_width, _ = sample_shape(config)
+    side, colours = module.factor, _image_channels(module)
+    images = jax.ShapeDtypeStruct((1, side, side, colours), jnp.float32)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), images)["params"]
+    decoder = [part for name, part in shapes.items() if name not in _ENCODING]
+    params = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(decoder))
+    tile = settings.tile_size or max(latent_height, latent_width)
+    tile_height, tile_width = min(tile, latent_height), min(tile, latent_width)
+    at_once = min(samples, settings.batch_size)
+    peak = at_once * decoding_bytes(module, tile_height, tile_width, on_cpu=on_cpu)
+    image = FLOAT * latent_height * latent_width * side**2 * colours
+    if (tile_height, tile_width) != (latent_height, latent_width):
+        peak += at_once * image  # Tiles are added up.
+    return params, peak + samples * image
 
 
 def shared_by_devices(space: LatentSpace, mesh: Mesh) -> Callable[[dict, jax.Array], jax.Array]:
@@ -188,6 +229,10 @@ def encoded_images(
     cache = LatentCache(folder)
     logging.info("latents of %s: %d images in %s", name, len(cache), folder)
     return cache
+
+
+def _reward_path(config: ConfigDict) -> str:
+    return config.autoencoder.reward_path or config.autoencoder.path
 
 
 def _module(config: ConfigDict, path: str) -> tuple[Any, dict]:

@@ -14,6 +14,7 @@ _ROWS = {
     "average": "average",
     "bank": "reference bank",
     "value": "value function",
+    "decoder": "decoder",
     "batch": "batch",
     "gradients": "gradients",
     "activations": "activations",
@@ -124,6 +125,8 @@ def _problems_of_memory(stages: list[StagePlan]) -> list[str]:
         if stage.fits:
             continue
         size = "micro_batch, samples" if stage.name == "reinforce" else "batch_size"
+        if stage.parts.decoder:
+            size += ", config.autoencoder.batch_size"
         remat = "set --config.remat=True, or " if stage.fits_with_remat else ""
         lines.append(
             f"problem: {stage.name} does not fit; {remat}lower config.{stage.name}.{size}, or "

@@ -21,13 +21,14 @@ from rlsyn_jax.rl.trained_steps import make_step_choice, steps_with_noise
 from rlsyn_jax.rl.value_function import ValueNetwork
 from rlsyn_jax.stages.denoising_memory import split_shapes
 from rlsyn_jax.stages.generator import alpha_bars, build_generator
-from rlsyn_jax.stages.latent_space import sample_shape
+from rlsyn_jax.stages.latent_space import reward_decoder_memory, sample_shape
 from rlsyn_jax.training.memory import MemoryParts, bytes_on_a_device
 
 # What makes an iteration smaller, for whoever is told that one does not fit.
 FIELDS_OF_MEMORY = (
     "lower config.reinforce.micro_batch (activations), samples or num_trained_steps "
-    "(trajectories), set config.remat=True, or split the parameters by config.fsdp"
+    "(trajectories) or config.autoencoder.batch_size (decoding), set config.remat=True, or split "
+    "the parameters by config.fsdp"
 )
 
 
@@ -155,6 +156,9 @@ def iteration_memory(
         network = functools.partial(ValueNetwork(num_classes).init, key)
         value = jax.eval_shape(network, jnp.zeros((1, *shape)), label, label)
         value_bytes = sum(leaf.size * 4 for leaf in jax.tree.leaves(value))
+    settings = policy_settings(config, num_classes, num_trained_steps, mesh.size)
+    samples = settings.batch_size // mesh.size
+    decoder_bytes, decoding_bytes = reward_decoder_memory(config, samples, on_cpu=on_cpu)
     images, features = bank_shape
     return functools.partial(
         predict_iteration_memory,
@@ -163,6 +167,8 @@ def iteration_memory(
         frozen_bytes=bytes_on_a_device(mesh, frozen),
         bank_bytes=num_classes * images * features * 4 // mesh.size,
         value_bytes=value_bytes,
+        decoder_bytes=decoder_bytes,
+        decoding_bytes=decoding_bytes,
         blocks_train=reinforce.trainable in ("lora", "all"),
         num_devices=mesh.size,
         on_cpu=on_cpu,

@@ -25,9 +25,9 @@ class MemoryParts(NamedTuple):
 
     parameters: trained and frozen. optimizer: its state. average: of the trained parameters, and
     the cold start's where the KL asks for it. bank: real features. value: DPOK's value function
-    with its moments. batch: images and labels that a step is given. gradients: of the trained
-    parameters. activations: kept for the backward pass, or what else is largest at the peak.
-    trajectories: transitions that train.
+    with its moments. decoder: of latents, for rewards. batch: images and labels that a step is
+    given. gradients: of the trained parameters. activations: kept for the backward pass, or what
+    else is largest at the peak. trajectories: transitions that train.
     """
 
     parameters: int = 0
@@ -35,6 +35,7 @@ class MemoryParts(NamedTuple):
     average: int = 0
     bank: int = 0
     value: int = 0
+    decoder: int = 0
     batch: int = 0
     gradients: int = 0
     activations: int = 0

@@ -1,21 +1,50 @@
 """The memory that a run is told of before anything is compiled, against the compiler's own."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from rlsyn_jax.config import ConfigError, default_config
+from rlsyn_jax.models.autoencoder_kl import AutoencoderKL
 from rlsyn_jax.rewards.reference_bank import build_reference_bank
 from rlsyn_jax.rl.memory import memory_need
 from rlsyn_jax.stages import device_checks
 from rlsyn_jax.stages.generator import init_params
-from rlsyn_jax.stages.latent_space import image_shape
+from rlsyn_jax.stages.latent_space import image_shape, open_latent_space, shared_by_devices
+from rlsyn_jax.stages.plan_text import describe
 from rlsyn_jax.stages.policy import predicted_memory
 from rlsyn_jax.stages.reinforce import assemble_policy
+from rlsyn_jax.training.checkpoints import CheckpointStore, restore_params
 from rlsyn_jax.training.meshes import make_mesh
 
 CLASSES, IMAGES, FEATURES = 16, 3, 64
+
+
+AUTOENCODER = {
+    "block_out_channels": [16, 32, 64],
+    "norm_num_groups": 8,
+    "layers_per_block": 1,
+    "latent_channels": 4,
+}
+LATENTS = {
+    "generator.clip_denoised": False,
+    "generator.patch_size": 2,
+    "generator.depth": 2,
+    "generator.width": 32,
+    "reinforce.micro_batch": 8,
+}
+
+
+def write_autoencoder(folder):
+    images = jnp.zeros((1, 8, 8, 3))
+    params = jax.jit(AutoencoderKL(**AUTOENCODER).init)(jax.random.key(0), images)["params"]
+    record = {"network": "AutoencoderKL", "autoencoder": AUTOENCODER}
+    with CheckpointStore(folder) as store:
+        store.save(1, {"params": params}, config=record, iterator_state=None)
+    return str(folder)
 
 
 def predicted_over_compiled(fields, *, devices=1, fsdp=1):
@@ -28,11 +57,16 @@ def predicted_over_compiled(fields, *, devices=1, fsdp=1):
     bank = build_reference_bank(real, np.arange(IMAGES * CLASSES) % CLASSES, CLASSES)
     projection = random.normal(size=(np.prod(image_shape(config)), FEATURES))
 
-    def embed(_, images):
+    space = open_latent_space(config, for_rewards=True)
+    decode = shared_by_devices(space, mesh)
+
+    def embed(params, samples):
+        images = decode(params, samples)
         features = images.reshape(len(images), -1) @ jnp.asarray(projection, jnp.float32)
         return features / jnp.linalg.norm(features, axis=-1, keepdims=True)
 
-    policy = assemble_policy(config, mesh, init_params(config, CLASSES, seed=0), embed, {}, bank)
+    cold_start = init_params(config, CLASSES, seed=0)
+    policy = assemble_policy(config, mesh, cold_start, embed, space.params, bank)
     program = policy.iteration.lower(policy.state, *policy.inputs).compile()
     predicted = predicted_memory(config, CLASSES, (IMAGES, FEATURES), mesh)
     assert predicted.arguments == pytest.approx(memory_need(program).arguments, rel=0.02)
@@ -41,6 +75,41 @@ def predicted_over_compiled(fields, *, devices=1, fsdp=1):
 
 def test_the_default_iteration_is_predicted():
     assert predicted_over_compiled({}) == pytest.approx(1, abs=0.15)
+
+
+def test_the_decoder_and_decoding_count(tmp_path):
+    config = default_config()
+    path = write_autoencoder(tmp_path)
+    config.update_from_flattened_dict({**LATENTS, "autoencoder.path": path, "image.size": 64})
+    mesh = make_mesh(devices=jax.devices()[:1])
+
+    def predicted(batch_size):
+        config.autoencoder.batch_size = batch_size
+        return predicted_memory(config, CLASSES, (IMAGES, FEATURES), mesh)
+
+    decoder = {n: restore_params(path)[n] for n in ("decoder", "post_quant_conv")}
+    number = sum(leaf.nbytes for leaf in jax.tree.leaves(decoder))
+    assert predicted(1).decoder == number
+    # Of each image, the finest resolution's 3 x 32 + 16 channels.
+    more = predicted(64).activations - predicted(32).activations
+    assert more == 32 * 4 * 64 * 64 * (3 * 32 + 16)
+    assert re.search(rf"^decoder .* {number / 2**20:.1f}$", describe(config), re.MULTILINE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"image.size": 64},
+        {"image.size": 64, "autoencoder.batch_size": 64},
+        {"image.size": 64, "autoencoder.tile_size": 8},
+        {"image.size": 128, "reinforce.samples": 3},
+    ],
+)
+def test_decoding_for_the_rewards_is_predicted(tmp_path, fields):
+    # Few transitions at once, so that nothing else is the largest.
+    fields = {**LATENTS, "autoencoder.path": write_autoencoder(tmp_path), **fields}
+    assert predicted_over_compiled(fields) == pytest.approx(1, abs=0.15)
 
 
 @pytest.mark.slow
