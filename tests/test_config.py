@@ -18,7 +18,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 VARIANTS = {
     "casia_dit_xl2": ["full", "ci"],
     "cuhk03": ["labeled", "detected", "ci"],
-    "faces": ["orl", "lfw"],
+    "faces": ["orl", "lfw", "lfw_latents"],
     "folder": ["FOLDER"],
     "market1501": ["resnet50", "vit", "ci"],
     "procedural_prior": [],
