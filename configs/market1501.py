@@ -47,7 +47,7 @@ def get_config(variant="resnet50"):
     config.generator.clip_denoised = False
     config.generator.scan_layers = True  # 28 blocks compile as fast as one.
     config.generator.dtype = "bfloat16"
-    config.remat = True
+    config.remat = "blocks"
 
     # Cold start.
     config.adapt.trainable = "class_embedding"  # [paper] The backbone is frozen.

@@ -10,6 +10,7 @@ import math
 
 from ml_collections import ConfigDict
 
+from rlsyn_jax.models.dit import REMAT_POLICIES
 from rlsyn_jax.recognition.networks import NETWORKS, network_settings
 from rlsyn_jax.training.device_kinds import NAMED_DEVICES, named_devices
 
@@ -26,9 +27,10 @@ def default_config() -> ConfigDict:
     config.name = "run"  # Title of the report.
     config.seed = 0  # Every random number of the run comes from here; 0 to 2**32 - 1.
     config.fsdp = 1  # Devices over which parameters are split; divides the device count.
-    # Generator blocks are computed anew in the backward pass, which then keeps less of the forward
-    # pass; XLA's CPU compiler saves next to nothing by it. Changes no number but by rounding.
-    config.remat = False
+    # What generator blocks compute anew in the backward pass, which then keeps less of the forward
+    # pass: none | products (all but products with weights) | blocks (all). XLA's CPU compiler saves
+    # by it with generator.scan_layers alone. Changes no number but by rounding.
+    config.remat = "none"
     # What --plan reckons with, as h100x8; "" = those found. Kinds: training/device_kinds.py.
     config.devices = ""
     config.tensorboard = False  # Also write TensorBoard files (needs the tensorflow extra).
@@ -72,7 +74,8 @@ def default_config() -> ConfigDict:
     config.generator.width = 128
     config.generator.depth = 5
     config.generator.num_heads = 4
-    # One compiled block runs depth times: deep generators compile as fast as shallow ones.
+    # One compiled block runs depth times: deep generators compile as fast as shallow ones. With
+    # remat "products" a step takes as long as without scanning, with "none" up to a third more.
     config.generator.scan_layers = False
     # What code computes besides its weights; an imported checkpoint's record tells both.
     config.generator.timestep_frequency_shift = 0  # 0 as published | 1 as diffusers
@@ -428,6 +431,7 @@ _SHARES = (
 
 _CHOICES = {
     "image.channels": (1, 3),
+    "remat": tuple(REMAT_POLICIES),
     "image.resize": ("stretch", "pad", "crop"),
     "autoencoder.dtype": ("float32", "bfloat16"),
     "generator.timestep_frequency_shift": (0, 1),

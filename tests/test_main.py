@@ -190,7 +190,7 @@ def test_an_iteration_that_does_not_fit_leaves_the_folder_to_one_that_does(
         little.setattr("rlsyn_jax.stages.reinforce.available_bytes", lambda devices: 1000)
         message = refusal(tmp_path / "run", "--stages=reinforce")
     assert re.search("another .* MiB on each device, and 0 MiB are free; lower", message)
-    fields = {"reinforce.num_steps": 5, "remat": True}
+    fields = {"reinforce.num_steps": 5, "remat": "blocks"}
     log = program.run(tmp_path / "run", "--stages=reinforce", fields=fields, devices=8)
     assert "reinforce: done" in log
 

@@ -48,7 +48,7 @@ def make_config(dtype: str) -> ConfigDict:
     config.generator.update({"learn_sigma": True, "scan_layers": True, "dtype": dtype})
     config.generator.update({"schedule": "linear", "prediction_type": "epsilon"})
     config.generator.clip_denoised = False
-    config.remat = True
+    config.remat = "blocks"
     return config
 
 

@@ -20,6 +20,8 @@ from PIL import Image
 
 from rlsyn_jax.data.identity_dataset import IdentityDataset, Subset
 from rlsyn_jax.data.image_decoding import decode_image
+from rlsyn_jax.data.pixel_memory import in_memory_bytes
+from rlsyn_jax.data.stored_images import StoredImages
 
 _READ_AT_ONCE = 1024
 
@@ -44,7 +46,8 @@ def cached_dataset(
         name: start of the cache's folder name; the data set's own name is stored inside.
 
     Returns:
-        The data set, equal to what `dataset_fn` returns in every array and name.
+        The data set, equal to what `dataset_fn` returns in every array and name; images that do not
+        fit into memory are read from the cache when they are asked for.
 
     Raises:
         ValueError: where the fingerprint has other characters or `cache_dir` cannot be written.
@@ -68,6 +71,7 @@ def cached_dataset(
     else:
         damaged = False
     dataset = dataset_fn()
+    large = dataset.images.nbytes > in_memory_bytes()
     try:
         Path(cache_dir).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache_dir, prefix=".partial-") as temporary:
@@ -80,7 +84,7 @@ def cached_dataset(
             f"The data set {dataset.name!r} cannot be cached in {cache_dir}: {error}. Expected a "
             "folder that this user may write, with enough free space."
         ) from error
-    return dataset
+    return _read(folder) if large else dataset
 
 
 class IdentityImages(tfds.core.GeneratorBasedBuilder):
@@ -169,15 +173,20 @@ def _read(folder: Path) -> IdentityDataset:
     num_images = builder.info.splits["train"].num_examples
     source = builder.as_data_source(split="train", decoders={"image": tfds.decode.SkipDecoding()})
     shape = builder.info.features["image"].shape
-    images = np.empty((num_images, *shape), np.uint8)
+    stored = num_images * int(np.prod(shape)) > in_memory_bytes()
+    images = None if stored else np.empty((num_images, *shape), np.uint8)
+    examples = np.empty(num_images, np.int64)  # Where each image is.
     identities, cameras = np.empty((2, num_images), np.int32)
     subsets = np.empty(num_images, np.int8) if "subset" in builder.info.features else None
     file_names = [""] * num_images
     for start in range(0, num_images, _READ_AT_ONCE):
         stop = min(start + _READ_AT_ONCE, num_images)
-        for example in source.__getitems__(list(range(start, stop))):
+        numbers = list(range(start, stop))
+        for number, example in zip(numbers, source.__getitems__(numbers)):
             index = example["index"]
-            images[index] = decode_image(example["image"], image_size=None, channels=shape[-1])
+            examples[index] = number
+            if not stored:
+                images[index] = decode_image(example["image"], image_size=None, channels=shape[-1])
             identities[index] = example["identity"]
             cameras[index] = example["camera"]
             file_names[index] = example["file_name"].decode("utf-8")
@@ -186,7 +195,7 @@ def _read(folder: Path) -> IdentityDataset:
     names = builder.info.features["identity"].names
     dataset = IdentityDataset(
         name=metadata["name"],
-        images=images,
+        images=StoredImages(source, examples, shape, metadata["sha256"]) if stored else images,
         identities=identities,
         cameras=cameras,
         identity_names=tuple(json.loads(name) if name.startswith('"') else name for name in names),
@@ -194,7 +203,8 @@ def _read(folder: Path) -> IdentityDataset:
         has_cameras=metadata["has_cameras"],
         subsets=subsets,
     )
-    if _digest(dataset) != metadata["sha256"]:
+    # The files' own checksums guard images that are not all read here.
+    if not stored and _digest(dataset) != metadata["sha256"]:
         raise ValueError("its contents do not have the checksum that was stored with them")
     return dataset
 

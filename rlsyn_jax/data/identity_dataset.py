@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rlsyn_jax.data.stored_images import StoredImages
+
 
 class Subset(enum.IntEnum):
     """What an image is for in a data set whose split is published."""
@@ -25,7 +27,8 @@ class IdentityDataset:
 
     Attributes:
         name: what to call the data set in logs and reports.
-        images: uint8 [n, height, width, channels], channels 1 or 3.
+        images: uint8 [n, height, width, channels], channels 1 or 3; read from disk where they do
+            not fit into memory.
         identities: int32 [n], 0..num_identities - 1.
         cameras: int32 [n], 0 or more; all 0 where cameras are not known.
         identity_names: one name an identity.
@@ -36,7 +39,7 @@ class IdentityDataset:
     """
 
     name: str
-    images: np.ndarray
+    images: np.ndarray | StoredImages
     identities: np.ndarray
     cameras: np.ndarray
     identity_names: tuple[str, ...]
@@ -94,13 +97,15 @@ class IdentityDataset:
     def subset(self, indices: np.ndarray, *, relabel: bool = False) -> IdentityDataset:
         """Returns the images at indices [m]; relabel numbers the identities left from 0 on."""
         indices = np.asarray(indices)
+        stored = isinstance(self.images, StoredImages)
+        images = self.images.take(indices) if stored else self.images[indices]
         identities, names = self.identities[indices], self.identity_names
         if relabel:
             kept, identities = np.unique(identities, return_inverse=True)
             names = tuple(names[i] for i in kept)
         return dataclasses.replace(
             self,
-            images=self.images[indices],
+            images=images,
             identities=identities.astype(np.int32),
             cameras=self.cameras[indices],
             identity_names=names,

@@ -10,6 +10,8 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageOps
 
+from rlsyn_jax.data.pixel_memory import allocate_images
+
 Resize = Literal["stretch", "pad", "crop"]
 ImageSize = int | tuple[int, int]
 
@@ -148,7 +150,7 @@ def decode_images(
         ValueError: where an option is not one of those listed.
     """
     size = check_image_options(image_size, channels, resize)
-    images, kept, number = np.empty((num_images, *size, channels), np.uint8), [], -1
+    images, kept, number = allocate_images((num_images, *size, channels)), [], -1
     for number, (source, described_as) in enumerate(sources):
         try:
             images[len(kept)] = decode_image(

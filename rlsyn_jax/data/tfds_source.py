@@ -10,6 +10,7 @@ import tensorflow_datasets as tfds
 from rlsyn_jax.data.folder import natural_order
 from rlsyn_jax.data.identity_dataset import IdentityDataset
 from rlsyn_jax.data.image_decoding import ImageSize, Resize, check_image_options, decode_image
+from rlsyn_jax.data.pixel_memory import allocate_images
 
 _PREFIX = "tfds"
 _LABELS = ("label", "identity", "name")
@@ -74,7 +75,7 @@ def read_tfds(
         ) from error
 
     num_images = len(examples)
-    images = np.empty((num_images, *size, channels), np.uint8)
+    images = allocate_images((num_images, *size, channels))
     labels, cameras = [], []
     for start in range(0, num_images, _READ_AT_ONCE):
         rows = list(range(start, min(start + _READ_AT_ONCE, num_images)))

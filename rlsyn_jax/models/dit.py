@@ -23,6 +23,12 @@ DIT_SIZES = {
     "DiT-XL": {"width": 1152, "depth": 28, "num_heads": 16},
 }
 PATCH_SIZES = (2, 4, 8)
+# What the backward pass finds kept of a block; see DiT.
+REMAT_POLICIES = {
+    "none": None,
+    "products": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "blocks": None,
+}
 
 
 def dit_config(name: str) -> dict[str, int]:
@@ -239,7 +245,8 @@ class DiT(nn.Module):
         width, depth, num_heads, mlp_ratio: transformer sizes.
         learn_sigma: also predict the variance's interpolation, which doubles the output channels.
         dtype: computation dtype; parameters stay float32.
-        remat: compute each block again in the backward pass instead of keeping its activations.
+        remat: what the backward pass computes again instead of keeping it: "none"; "products", all
+            of a block but the results of its products with weights; "blocks", all but its input.
         scan_layers: compile one block and run it depth times, so that compiling takes the same time
             at any depth. The parameters of all blocks are then one tree, blocks, whose arrays have
             a leading axis of layers; `stack_blocks` and `unstack_blocks` convert.
@@ -257,7 +264,7 @@ class DiT(nn.Module):
     mlp_ratio: float = 4.0
     learn_sigma: bool = False
     dtype: Any = jnp.float32
-    remat: bool = False
+    remat: str = "none"
     scan_layers: bool = False
     timestep_frequency_shift: int = 0
     mlp_norm_epsilon: float = 1e-6
@@ -329,9 +336,10 @@ class DiT(nn.Module):
 
     def _run_blocks(self, x, condition):
         block = Block
-        if self.remat:
+        if self.remat != "none":
             # A scan keeps the compiler from sharing the two passes, as a guard does outside of one.
-            block = nn.remat(Block, prevent_cse=not self.scan_layers)
+            policy = REMAT_POLICIES[self.remat]
+            block = nn.remat(Block, prevent_cse=not self.scan_layers, policy=policy)
         make = functools.partial(
             block, self.num_heads, self.mlp_ratio, self.dtype, self.mlp_norm_epsilon
         )

@@ -34,7 +34,8 @@ def training_flops(model: DiT, image_shape: tuple[int, int, int], trainable: str
 
     A gradient with respect to the activations takes as much as the forward pass, and so does one
     with respect to the weights; of frozen weights only the first is computed. Low-rank pairs are
-    added to the weights, whose whole gradient is computed for them. Remat adds a forward pass.
+    added to the weights, whose whole gradient is computed for them. Remat
+    adds a forward pass, of products with weights or without.
 
     Args:
         model: the network.
@@ -42,4 +43,12 @@ def training_flops(model: DiT, image_shape: tuple[int, int, int], trainable: str
         trainable: one of training.trainable.CHOICES.
     """
     passes = 3 if trainable in ("lora", "all") else 2
-    return (passes + model.remat) * forward_flops(model, image_shape)
+    again = {"none": 0, "products": _attention_flops(model, image_shape)}
+    forward = forward_flops(model, image_shape)
+    return passes * forward + again.get(model.remat, forward)
+
+
+def _attention_flops(model: DiT, image_shape: tuple[int, int, int]) -> int:
+    height, width, _ = image_shape
+    tokens = (height // model.patch_size) * (width // model.patch_size)
+    return 4 * model.depth * tokens**2 * model.width

@@ -27,7 +27,7 @@ def split_shapes(config: ConfigDict, num_classes: int, section: str) -> tuple:
         section: "pretrain", "adapt" or "reinforce".
     """
     # How blocks are computed does not change their parameters.
-    model = build_generator(config, num_classes).clone(remat=False)
+    model = build_generator(config, num_classes).clone(remat="none")
     # Its settings count for adapt and reinforce; the prior has no low-rank pairs.
     lora = config.reinforce if section == "reinforce" else config.adapt
     return _split_shapes(

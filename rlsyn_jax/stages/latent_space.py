@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from rlsyn_jax.config import GUIDANCE_CHANNELS, ConfigError, field
 from rlsyn_jax.data.identity_dataset import to_device_range
 from rlsyn_jax.data.latent_cache import LatentCache, encode_dataset
+from rlsyn_jax.data.stored_images import StoredImages
 from rlsyn_jax.models.autoencoder_kl import LOG_VARIANCE_RANGE, AutoencoderKL
 from rlsyn_jax.models.decoder_memory import FLOAT, decoding_bytes
 from rlsyn_jax.models.import_autoencoder import build_autoencoder
@@ -175,8 +176,13 @@ def decoding_flops(space: LatentSpace) -> float:
 
 
 def encoded_images(
-    config: ConfigDict, workdir: Path, name: str, images: np.ndarray, *, mirrored: bool
-) -> np.ndarray | LatentCache:
+    config: ConfigDict,
+    workdir: Path,
+    name: str,
+    images: np.ndarray | StoredImages,
+    *,
+    mirrored: bool,
+) -> np.ndarray | StoredImages | LatentCache:
     """Returns what the denoising training reads: images as they are, or their latents on disk.
 
     Args:
@@ -192,7 +198,10 @@ def encoded_images(
     if not config.autoencoder.path:
         return images
     settings, space = config.autoencoder, open_latent_space(config)
-    digest = hashlib.sha256(np.ascontiguousarray(images)).hexdigest()[:16]
+    if isinstance(images, StoredImages):
+        digest = images.digest()[:16]
+    else:
+        digest = hashlib.sha256(np.ascontiguousarray(images)).hexdigest()[:16]
     made_from = {
         "autoencoder": space.name,
         "dtype": settings.dtype,

@@ -71,8 +71,8 @@ class StagePlan:
         parameters: of the whole generator, and how many of them train.
         per_device: samples (or transitions) of one pass on each device, as configured.
         largest: the most of them that fit; 0 where not even the least does.
-        with_remat: the same with config.remat=True.
-        fits: whether the stage fits as it is configured; fits_with_remat: with config.remat=True.
+        with_remat: the same with config.remat=blocks.
+        fits: whether the stage fits as it is configured; fits_with_remat: with config.remat=blocks.
         flops: of one step, on all devices.
         steps: of the stage; updates: the optimiser's, in a step.
     """
@@ -209,7 +209,7 @@ def _training(config, section, devices: Devices, fsdp: int, num_classes: int) ->
     def largest(model: DiT) -> int:
         return largest_fitting(lambda batch: devices.fit(predict(model, batch)))
 
-    again = model.clone(remat=True)
+    again = model.clone(remat="blocks")
     flops = training_flops(model, sample_shape(config), trained_part(config, section))
     return StagePlan(
         name=section,
@@ -250,7 +250,7 @@ def _reinforcement(config, devices: Devices, fsdp: int, num_classes: int, bank) 
         ]
         return max(fitting, default=0) // devices.number
 
-    again = model.clone(remat=True)
+    again = model.clone(remat="blocks")
     return StagePlan(
         name="reinforce",
         parts=predict(settings, model),

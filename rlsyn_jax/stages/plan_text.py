@@ -49,7 +49,7 @@ def _generator(config: ConfigDict) -> str:
     tokens = (height // generator.patch_size) * (width // generator.patch_size)
     return (
         f"{generator.depth} blocks of width {generator.width} on {height} x {width} x {channels}, "
-        f"{tokens} tokens a sample, {generator.dtype}, remat {'on' if config.remat else 'off'}"
+        f"{tokens} tokens a sample, {generator.dtype}, remat {config.remat}"
     )
 
 
@@ -127,7 +127,7 @@ def _problems_of_memory(stages: list[StagePlan]) -> list[str]:
         size = "micro_batch, samples" if stage.name == "reinforce" else "batch_size"
         if stage.parts.decoder:
             size += ", config.autoencoder.batch_size"
-        remat = "set --config.remat=True, or " if stage.fits_with_remat else ""
+        remat = "set --config.remat=blocks, or " if stage.fits_with_remat else ""
         lines.append(
             f"problem: {stage.name} does not fit; {remat}lower config.{stage.name}.{size}, or "
             "raise config.fsdp"
@@ -139,7 +139,7 @@ def _remarks(config: ConfigDict, plan: Plan) -> list[str]:
     """Returns how far the figures can be believed, and what they leave out."""
     devices, dtype = plan.devices, config.generator.dtype
     lines = []
-    if devices.memory is not None and not config.remat and all(s.fits for s in plan.stages):
+    if devices.memory is not None and config.remat == "none" and all(s.fits for s in plan.stages):
         lines.append("remat:  not needed")
     if devices.on_cpu:
         lines.append("memory: within 15 % of what XLA's CPU compiler lays out")

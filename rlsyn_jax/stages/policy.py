@@ -27,7 +27,7 @@ from rlsyn_jax.training.memory import MemoryParts, bytes_on_a_device
 # What makes an iteration smaller, for whoever is told that one does not fit.
 FIELDS_OF_MEMORY = (
     "lower config.reinforce.micro_batch (activations), samples or num_trained_steps "
-    "(trajectories) or config.autoencoder.batch_size (decoding), set config.remat=True, or split "
+    "(trajectories) or config.autoencoder.batch_size (decoding), set config.remat=blocks, or split "
     "the parameters by config.fsdp"
 )
 

@@ -306,7 +306,7 @@ def test_remat_changes_no_number_and_keeps_only_block_inputs():
         return jnp.mean(model.apply({"params": params}, *inputs) ** 2)
 
     gradients, kept = [], []
-    for model in (MODEL, MODEL.clone(remat=True)):
+    for model in (MODEL, MODEL.clone(remat="blocks")):
         gradients.append(jax.jit(jax.grad(loss), static_argnums=1)(params, model))
         # What the backward pass holds on to, besides parameters and inputs.
         _, backward = jax.eval_shape(
@@ -367,7 +367,7 @@ def test_scanned_layers_give_the_same_numbers_and_gradients_with_remat_and_witho
         return output, gradient
 
     expected = value_and_gradient(MODEL, params)
-    for remat in (False, True):
+    for remat in ("none", "products", "blocks"):
         scanned = MODEL.clone(scan_layers=True, remat=remat)
         output, gradient = value_and_gradient(scanned, stack_blocks(params))
         np.testing.assert_allclose(output, expected[0], rtol=1e-5, atol=1e-5)
@@ -388,7 +388,7 @@ def test_scanned_layers_with_remat_keep_only_block_inputs():
         return sum(value.size for value in jax.tree.leaves(backward))
 
     scanned = MODEL.clone(scan_layers=True)
-    assert kept(scanned.clone(remat=True)) < 0.8 * kept(scanned)
+    assert kept(scanned.clone(remat="blocks")) < 0.8 * kept(scanned)
 
 
 def test_a_scanned_network_is_initialised_as_an_unrolled_one():

@@ -81,11 +81,11 @@ def test_parameters_are_split_where_they_do_not_fit_whole():
 
 def test_remat_is_asked_for_where_it_helps():
     text = describe(large("tpu-v5ex8"))
-    assert "problem: pretrain does not fit; set --config.remat=True, or lower" in text
+    assert "problem: pretrain does not fit; set --config.remat=blocks, or lower" in text
     assert "remat:  not needed" not in text
     stage = make_plan(large("tpu-v5ex8")).stages[0]
     assert not stage.fits and stage.fits_with_remat and stage.largest < 32 <= stage.with_remat
-    assert make_plan(large("tpu-v5ex8", remat=True)).stages[0].fits
+    assert make_plan(large("tpu-v5ex8", remat="blocks")).stages[0].fits
 
 
 def test_devices_found_are_planned_as_they_are_checked():
