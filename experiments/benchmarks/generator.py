@@ -12,7 +12,9 @@ Everything is measured by turns in one run, on one device, and ends with one lin
   views, half precision, writing) over those of the encoder's forward pass alone on such batches,
   for Stable Diffusion's encoder layout at a quarter of its width.
 - compile_time_ratio_deep_to_shallow: seconds to compile a training step of 28 blocks over those of
-  6, both scanned; scan_over_unrolled_step is what scanning costs a step of 6 blocks.
+  6, both scanned; scan_over_unrolled_step is what scanning costs a step of 6 blocks, which keeps
+  what a scan must keep of a block, all its activations; scan_products_over_unrolled_step, when it
+  keeps the results of products with weights alone (config.remat=products).
 All are medians of ratios of neighbouring measurements; speeds above 1 say that ours is faster.
 """
 
@@ -182,8 +184,12 @@ def main() -> None:
     sides |= dict(zip(("diffusers_forward", "diffusers_training"), theirs))
     sides |= dict(zip(("latent_cache", "encoder_forward"), make_latents()))
     shallow = {"num_classes": CLASSES, "patch_size": PATCH, "width": 384, "depth": 6}
-    for name, scan in (("scanned", True), ("unrolled", False)):
-        model = DiT(num_heads=6, scan_layers=scan, **shallow)
+    for name, scan, remat in (
+        ("scanned", True, "none"),
+        ("scanned_products", True, "products"),
+        ("unrolled", False, "none"),
+    ):
+        model = DiT(num_heads=6, scan_layers=scan, remat=remat, **shallow)
         sides[f"{name}_training"] = make_ours(model, arguments.batch)[1]
     sides["compile_deep"] = lambda: compile_seconds(28)
     sides["compile_shallow"] = lambda: compile_seconds(6)
@@ -207,6 +213,9 @@ def main() -> None:
     result["latent_cache_over_encoder_forward"] = ratio("encoder_forward", "latent_cache")
     result["compile_time_ratio_deep_to_shallow"] = ratio("compile_deep", "compile_shallow")
     result["scan_over_unrolled_step"] = ratio("scanned_training", "unrolled_training")
+    result["scan_products_over_unrolled_step"] = ratio(
+        "scanned_products_training", "unrolled_training"
+    )
     print(json.dumps(result))
 
 

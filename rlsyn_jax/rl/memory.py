@@ -98,7 +98,9 @@ def predict_iteration_memory(
     transitions = num_trained_steps * samples
 
     kept = _KEPT if blocks_train else _KEPT_FROZEN
-    of_transition = kept_by_a_sample(model, settings.image_shape, kept, on_cpu=on_cpu)
+    of_transition = kept_by_a_sample(
+        model, settings.image_shape, kept, blocks_train=blocks_train, on_cpu=on_cpu
+    )
     update = branches * settings.micro_batch // num_devices * of_transition
     # A minibatch is cut out of all transitions where there are several.
     update += FLOAT * 2 * pixels * transitions / settings.minibatches * (settings.minibatches > 1)

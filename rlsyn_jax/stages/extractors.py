@@ -71,7 +71,7 @@ def train_extractors(
         return
     dataset, splits = load_target(config, workdir)
     target_images, target_labels = train_labels(dataset, splits)
-    general = general and _in_memory(general)
+    general = general and in_memory(general)
     for name in missing:
         if general is None:
             images, labels = target_images, target_labels
@@ -82,6 +82,18 @@ def train_extractors(
                 labels = np.concatenate([labels, general.num_identities + target_labels])
         _train(config, workdir, name, images, labels)
         record.note_time()
+
+
+def in_memory(general: IdentityDataset) -> IdentityDataset:
+    """Returns the data set, or its first people, as many as memory holds the images of."""
+    if not isinstance(general.images, StoredImages):
+        return general
+    of_image = int(np.prod(general.images.shape[1:]))
+    number = np.cumsum(np.bincount(general.identities)) * of_image
+    people = max(2, int(np.searchsorted(number, in_memory_bytes(), side="right")))
+    kept = general.subset(np.flatnonzero(general.identities < people), relabel=True)
+    logging.info("extractors: the first %d people of %s, as memory has room", people, general.name)
+    return dataclasses.replace(kept, images=kept.images[:])
 
 
 def load_extractor(config: ConfigDict, workdir: Path, name: str) -> Extractor:
@@ -110,18 +122,6 @@ def embed_images(extractor: Extractor, images: np.ndarray) -> np.ndarray:
 def make_embed(extractor: Extractor) -> Callable[[jax.Array], jax.Array]:
     """Returns a pure function of images in [-1, 1], for use inside compiled programs."""
     return embedding.make_embed(extractor.model, extractor.variables)
-
-
-def _in_memory(general: IdentityDataset) -> IdentityDataset:
-    """Returns the data set, or its first people, as many as memory holds the images of."""
-    if not isinstance(general.images, StoredImages):
-        return general
-    of_image = int(np.prod(general.images.shape[1:]))
-    number = np.cumsum(np.bincount(general.identities)) * of_image
-    people = max(2, int(np.searchsorted(number, in_memory_bytes(), side="right")))
-    kept = general.subset(np.flatnonzero(general.identities < people), relabel=True)
-    logging.info("extractors: the first %d people of %s, as memory has room", people, general.name)
-    return dataclasses.replace(kept, images=kept.images[:])
 
 
 def _folder(workdir: Path, name: str) -> Path:

@@ -80,6 +80,7 @@ def predicted_over_compiled(fields, *, devices=1, fsdp=1):
 WIDE = {"generator.width": 384, "generator.num_heads": 6, "generator.depth": 12}
 MIDDLE = {"generator.width": 256, "generator.depth": 3}
 SMALL = {"generator.depth": 3, "adapt.batch_size": 16}
+SCANNED = {"generator.scan_layers": True}
 LEAST = {"generator.depth": 2, "generator.patch_size": 8}
 
 
@@ -96,7 +97,15 @@ def test_a_step_is_predicted(fields):
     "fields",
     [
         {},
-        {"remat": True},
+        {"remat": "blocks"},
+        SCANNED,
+        {**SCANNED, "remat": "products"},
+        {**SCANNED, "remat": "blocks", "generator.depth": 12},
+        {**SCANNED, "adapt.trainable": "class_embedding"},
+        {**SCANNED, "adapt.trainable": "class_embedding", "remat": "products"},
+        {**SCANNED, "generator.patch_size": 8, "adapt.batch_size": 64},
+        {**SCANNED, **MIDDLE, "remat": "blocks", "adapt.batch_size": 16},
+        {**SCANNED, **MIDDLE, "remat": "products", "adapt.batch_size": 16},
         {**SMALL, "adapt.trainable": "class_embedding"},
         {"generator.dtype": "bfloat16"},
         {"adapt.optimizer": "muon"},

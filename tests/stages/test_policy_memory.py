@@ -117,6 +117,9 @@ def test_decoding_for_the_rewards_is_predicted(tmp_path, fields):
     "fields",
     [
         {"reinforce.trainable": "all"},
+        {"generator.scan_layers": True},
+        {"generator.scan_layers": True, "remat": "blocks", "generator.depth": 8},
+        {"generator.scan_layers": True, "remat": "products", "reinforce.trainable": "all"},
         {"reinforce.trainable": "all", "generator.patch_size": 2, "reinforce.micro_batch": 8},
         {"reinforce.trainable": "lora", "reinforce.samples": 32, "reinforce.micro_batch": 8},
         {"generator.patch_size": 8, "reinforce.samples": 32, "reinforce.kl_weight": 0.1},

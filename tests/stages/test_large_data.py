@@ -1,0 +1,61 @@
+"""A general data set that memory has no room for trains the same prior."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rlsyn_jax.config import default_config
+from rlsyn_jax.data import cache, pixel_memory
+from rlsyn_jax.data.stored_images import StoredImages
+from rlsyn_jax.stages import extractors, pretrain
+from rlsyn_jax.stages.inputs import load_general
+from rlsyn_jax.training.checkpoints import restore_params
+
+IMAGE = 16 * 16 * 3  # Bytes.
+
+
+@pytest.fixture(name="config")
+def tiny_config(tmp_path):
+    random = np.random.default_rng(0)
+    for person in range(6):
+        folder = tmp_path / "people" / f"person {person}"
+        folder.mkdir(parents=True)
+        for number in range(4):
+            pixels = random.integers(0, 256, (16, 16, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / f"{number}.png")
+    config = default_config()
+    config.image.size = 16
+    config.general_data.source = "folder"
+    config.general_data.path = str(tmp_path / "people")
+    config.data.num_identities = 8
+    config.generator.update({"width": 32, "depth": 1, "num_heads": 2})
+    config.pretrain.update({"source": "train", "steps": 3, "batch_size": 8, "warmup_steps": 1})
+    config.extractor.update({"steps": 1, "width": 8, "judge_width": 8, "identities_per_batch": 2})
+    config.lock()
+    return config
+
+
+def without_memory(monkeypatch):
+    for module in (cache, extractors, pixel_memory):
+        monkeypatch.setattr(module, "in_memory_bytes", lambda: 10 * IMAGE)
+
+
+def test_extractors_learn_from_the_people_that_memory_holds(config, tmp_path, monkeypatch):
+    expected = load_general(config, tmp_path / "memory")
+    without_memory(monkeypatch)
+    stored = load_general(config, tmp_path / "disk")
+    assert isinstance(stored.images, StoredImages) and len(stored.images) == 24
+    held = extractors.in_memory(stored)
+    assert held.num_identities == 2  # 8 of at most 10 images.
+    np.testing.assert_array_equal(held.images, expected.images[:8])
+    assert extractors.in_memory(expected) is expected
+
+
+@pytest.mark.slow
+def test_the_prior_is_the_same(config, tmp_path, monkeypatch):
+    pretrain.run(config, tmp_path / "memory")
+    without_memory(monkeypatch)
+    pretrain.run(config, tmp_path / "disk")
+    one, other = (restore_params(tmp_path / name / "pretrain") for name in ("memory", "disk"))
+    for place in ("x_embedder", "final_linear"):
+        np.testing.assert_array_equal(one[place]["kernel"], other[place]["kernel"])
