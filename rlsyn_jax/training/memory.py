@@ -79,7 +79,7 @@ _KEPT_FROZEN = Kept(block=15.7, attentions=3.3, around=10.3, attentions_around=0
 _LOOPED = {
     "none": Kept(block=34.5, attentions=1.8, around=16.5, attentions_around=1.5),
     "products": Kept(block=10.2, attentions=0.0, around=13.0, attentions_around=3.0),
-    "blocks": Kept(block=1.0, attentions=0.0, around=22.8, attentions_around=6.0),
+    "blocks": Kept(block=1.0, attentions=0.0, around=24.5, attentions_around=6.5),
 }
 _LOOPED_FROZEN = _LOOPED | {"none": _LOOPED["none"]._replace(block=27.4)}
 _PIXELS = 8.0  # Images that augmentation, noise and loss hold.
