@@ -10,6 +10,7 @@ import math
 
 from ml_collections import ConfigDict
 
+from rlsyn_jax.data.rand_augment import MAX_MAGNITUDE
 from rlsyn_jax.recognition.networks import NETWORKS, network_settings
 from rlsyn_jax.training.device_kinds import NAMED_DEVICES, named_devices
 
@@ -279,6 +280,9 @@ def default_config() -> ConfigDict:
     config.recognize.crop_padding = 2  # Pixels.
     config.recognize.flip = True
     config.recognize.erasing_probability = 0.5  # Of the Random Erasing arm.
+    # Of the arm real_rand_augment (arXiv 1909.13719), after flip and crop.
+    config.recognize.rand_augment_operations = 2  # Of each image, drawn from fourteen.
+    config.recognize.rand_augment_magnitude = 9.0  # 0 to 30.
     config.recognize.checkpoint_every = 100  # Steps.
 
     config.evaluate = ConfigDict()
@@ -384,7 +388,7 @@ _POSITIVE_INTEGERS = (
     "synthesize.max_attempts recognize.seeds recognize.steps recognize.identities_per_batch "
     "recognize.images_per_identity recognize.synthetic_per_identity "
     "recognize.candidates_per_identity recognize.selection.every recognize.nearest.images "
-    "recognize.checkpoint_every evaluate.num_neighbors "
+    "recognize.rand_augment_operations recognize.checkpoint_every evaluate.num_neighbors "
     "evaluate.bootstrap_resamples privacy.images privacy.noise_levels privacy.step_error_timestep "
     "privacy.step_error_interval privacy.extraction_identities privacy.extraction_samples "
     "privacy.extraction_duplicates report.identities report.map_identities split.closed_images"
@@ -401,7 +405,8 @@ _NOT_NEGATIVE = (
     "reinforce.hacking_tolerance reinforce.gradient_clip recognize.weight_decay "
     "recognize.warmup_steps recognize.selection.threshold recognize.selection.warmup_steps "
     "recognize.triplet_margin recognize.crop_padding "
-    "recognize.cosface_margin reinforce.guidance_scale synthesize.guidance_scale "
+    "recognize.cosface_margin recognize.rand_augment_magnitude "
+    "reinforce.guidance_scale synthesize.guidance_scale "
     "extractor.width extractor.judge_width extractor.cosface_margin recognize.width "
     "recognize.embedding_dim recognize.image_size recognize.image_width recognize.gradient_clip "
     "reinforce.guidance_channels synthesize.guidance_channels"
@@ -474,6 +479,7 @@ _CHOICES = {
 ARMS = (
     "real",
     "real_erasing",
+    "real_rand_augment",
     "real_cold_start",
     "real_reinforced",
     "real_reinforced_selected",
@@ -608,6 +614,11 @@ def validate(config: ConfigDict) -> None:
             )
         except ValueError as error:
             require(False, path, f"another network, or its fields others: {error}")
+    require(
+        recognize.rand_augment_magnitude <= MAX_MAGNITUDE,
+        "recognize.rand_augment_magnitude",
+        f"at most {MAX_MAGNITUDE}",
+    )
     unknown = set(recognize.arms) - set(ARMS)
     require(not unknown and len(recognize.arms) > 0, "recognize.arms", f"a selection of {ARMS}")
     require(

@@ -305,6 +305,8 @@ def test_no_choice_may_be_unknown(path):
         ("recognize.arms", (), []),
         ("recognize.arms", ("real", "unreal"), []),
         ("recognize.arms", ("real", "real"), []),
+        ("recognize.rand_augment_operations", 0, []),
+        ("recognize.rand_augment_magnitude", 31.0, []),
         ("recognize.synthetic_per_identity", 4, []),
         ("recognize.candidates_per_identity", 1, []),
         ("recognize.selection.keep_real", False, [("recognize.selection.rule", "adaptive")]),

@@ -13,6 +13,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from rlsyn_jax.data.augmentation import random_crop, random_erasing, random_flip
+from rlsyn_jax.data.rand_augment import rand_augment
 from rlsyn_jax.data.synthetic_writer import load_synthetic
 from rlsyn_jax.recognition.identity_sampler import make_identity_table
 from rlsyn_jax.recognition.recognizer import (
@@ -43,6 +44,7 @@ FIELDS = (*TARGET_FIELDS, "recognize")
 SOURCES = {
     "real": None,
     "real_erasing": None,
+    "real_rand_augment": None,
     "real_cold_start": "cold_start",
     "real_reinforced": "reinforced",
     "real_reinforced_selected": "reinforced",
@@ -199,13 +201,20 @@ def _augment(config: ConfigDict, arm: str) -> Callable:
     def augment(key, images):
         # Before the changes, whose pixels are those that the network sees.
         images = network.resize(images)
-        flip_key, crop_key, erase_key = jax.random.split(key, 3)
+        flip_key, crop_key, arm_key = jax.random.split(key, 3)
         if recognize.flip:
             images = random_flip(flip_key, images)
         if recognize.crop_padding:
             images = random_crop(crop_key, images, padding=recognize.crop_padding)
         if arm == "real_erasing":
-            images = random_erasing(erase_key, images, recognize.erasing_probability)
+            images = random_erasing(arm_key, images, recognize.erasing_probability)
+        if arm == "real_rand_augment":
+            images = rand_augment(
+                arm_key,
+                images,
+                recognize.rand_augment_operations,
+                recognize.rand_augment_magnitude,
+            )
         return images
 
     return augment
