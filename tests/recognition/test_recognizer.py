@@ -6,12 +6,11 @@ import pytest
 from rlsyn_jax.models.resnet import SmallResNet
 from rlsyn_jax.recognition.embedding import embed_images, make_embed
 from rlsyn_jax.recognition.identity_sampler import make_identity_table
+from rlsyn_jax.recognition.objective import Objective
 from rlsyn_jax.recognition.recognizer import (
     ImagePool,
     Mixture,
-    Objective,
     create_recognizer_state,
-    identity_losses,
     init_recognizer,
     make_train_step,
 )
@@ -101,16 +100,6 @@ def test_numbers_do_not_depend_on_the_number_of_devices():
 def test_selection_keeps_candidates_that_the_virtual_step_helps_more_than_average():
     _, metrics = run(Mixture(real=2, candidates=6, kept=2), 3)
     assert metrics["loss_change_kept"] < metrics["loss_change"]
-
-
-def test_identity_loss_of_a_sample_does_not_depend_on_the_others():
-    classifier = jax.random.normal(jax.random.key(0), (8, 4))
-    neck = jax.random.normal(jax.random.key(1), (3, 8))
-    labels = jnp.array([0, 1, 2])
-    for loss in ("cosface", "cross_entropy_triplet"):
-        together = identity_losses(Objective(loss=loss), classifier, neck, labels)
-        alone = identity_losses(Objective(loss=loss), classifier, neck[:1], labels[:1])
-        np.testing.assert_allclose(together[0], alone[0], rtol=1e-5)
 
 
 def test_no_images_give_no_embeddings():
