@@ -125,6 +125,9 @@ def get_config(variant="full"):
     config.recognize.optimizer = "sgd"  # [paper] Momentum 0.9.
     config.recognize.learning_rate = 0.1
     config.recognize.dropout_rate = 0.4
+    # Open: IDiff-Face's, for the arm real_rand_augment, which is not among the default ones.
+    config.recognize.rand_augment_operations = 4
+    config.recognize.rand_augment_magnitude = 16.0
     config.recognize.image_size = 112  # Open: what recognisers of aligned faces see.
     config.recognize.identities_per_batch = 64  # [paper] Batches of 128.
     config.recognize.images_per_identity = 2

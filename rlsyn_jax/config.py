@@ -10,8 +10,10 @@ import math
 
 from ml_collections import ConfigDict
 
+from rlsyn_jax.data.rand_augment import MAX_MAGNITUDE
 from rlsyn_jax.models.dit import REMAT_POLICIES
 from rlsyn_jax.recognition.networks import NETWORKS, network_settings
+from rlsyn_jax.recognition.objective import LOSSES
 from rlsyn_jax.training.device_kinds import NAMED_DEVICES, named_devices
 
 LORA_TARGETS = ("qkv", "proj", "mlp_fc1", "mlp_fc2")  # Of a generator's blocks.
@@ -243,11 +245,21 @@ def default_config() -> ConfigDict:
     config.recognize.normalisation = "none"  # none | imagenet (means and deviations of colours)
     config.recognize.dtype = "float32"  # float32 | bfloat16, of the networks' computation.
     config.recognize.dropout_rate = 0.0  # Of iresnet and vit_base_16, in recognisers alone.
-    config.recognize.loss = "cross_entropy_triplet"  # cross_entropy_triplet | cosface
+    # cross_entropy_triplet | cosface | arcface | circle | circle_triplet
+    config.recognize.loss = "cross_entropy_triplet"
     config.recognize.label_smoothing = 0.1
     config.recognize.triplet_margin = 0.3
     config.recognize.cosface_scale = 16.0
     config.recognize.cosface_margin = 0.2
+    config.recognize.arcface_scale = 64.0
+    config.recognize.arcface_margin = 0.5  # Radians, at most pi.
+    config.recognize.arcface_easy_margin = False  # No margin for angles above a right one.
+    config.recognize.circle_scale = 64.0
+    config.recognize.circle_margin = 0.35
+    # From so many people on, recognisers' class weights are split over all devices, whose number
+    # must divide 1,024: each holds its share of them and computes their logits alone.
+    config.recognize.split_classes = 100_000
+    config.recognize.ema_decay = 0.0  # Of running averages, which are then measured; 0 = none.
     config.recognize.steps = 200
     config.recognize.identities_per_batch = 12
     config.recognize.images_per_identity = 4  # Real + synthetic of the batch that is trained on.
@@ -282,6 +294,9 @@ def default_config() -> ConfigDict:
     config.recognize.crop_padding = 2  # Pixels.
     config.recognize.flip = True
     config.recognize.erasing_probability = 0.5  # Of the Random Erasing arm.
+    # Of the arm real_rand_augment (arXiv 1909.13719), after flip and crop.
+    config.recognize.rand_augment_operations = 2  # Of each image, drawn from fourteen.
+    config.recognize.rand_augment_magnitude = 9.0  # 0 to 30.
     config.recognize.checkpoint_every = 100  # Steps.
 
     config.evaluate = ConfigDict()
@@ -387,6 +402,7 @@ _POSITIVE_INTEGERS = (
     "synthesize.max_attempts recognize.seeds recognize.steps recognize.identities_per_batch "
     "recognize.images_per_identity recognize.synthetic_per_identity "
     "recognize.candidates_per_identity recognize.selection.every recognize.nearest.images "
+    "recognize.rand_augment_operations recognize.split_classes "
     "recognize.checkpoint_every evaluate.num_neighbors "
     "evaluate.bootstrap_resamples privacy.images privacy.noise_levels privacy.step_error_timestep "
     "privacy.step_error_interval privacy.extraction_identities privacy.extraction_samples "
@@ -404,7 +420,9 @@ _NOT_NEGATIVE = (
     "reinforce.hacking_tolerance reinforce.gradient_clip recognize.weight_decay "
     "recognize.warmup_steps recognize.selection.threshold recognize.selection.warmup_steps "
     "recognize.triplet_margin recognize.crop_padding "
-    "recognize.cosface_margin reinforce.guidance_scale synthesize.guidance_scale "
+    "recognize.cosface_margin recognize.arcface_margin recognize.circle_margin "
+    "recognize.rand_augment_magnitude "
+    "reinforce.guidance_scale synthesize.guidance_scale "
     "extractor.width extractor.judge_width extractor.cosface_margin recognize.width "
     "recognize.embedding_dim recognize.image_size recognize.image_width recognize.gradient_clip "
     "reinforce.guidance_channels synthesize.guidance_channels"
@@ -417,7 +435,8 @@ _POSITIVE = (
     "adapt.class_embedding_rate adapt.min_snr_gamma "
     "extractor.learning_rate reinforce.learning_rate reinforce.clip_range "
     "reinforce.advantage_clip reinforce.ratio_tolerance reinforce.value_learning_rate "
-    "extractor.cosface_scale recognize.learning_rate recognize.cosface_scale"
+    "extractor.cosface_scale recognize.learning_rate recognize.cosface_scale "
+    "recognize.arcface_scale recognize.circle_scale"
 ).split()
 
 _SHARES = (
@@ -426,7 +445,8 @@ _SHARES = (
     "reinforce.trained_fraction reinforce.statistics_momentum reinforce.collapse_share "
     "synthesize.eta "
     "synthesize.near_copy_quantile synthesize.gate_share recognize.label_smoothing "
-    "recognize.erasing_probability recognize.dropout_rate recognize.nearest.trade_off"
+    "recognize.erasing_probability recognize.dropout_rate recognize.nearest.trade_off "
+    "recognize.ema_decay"
 ).split()
 
 _CHOICES = {
@@ -468,7 +488,7 @@ _CHOICES = {
     "recognize.dtype": ("float32", "bfloat16"),
     "recognize.optimizer": ("adamw", "adam", "sgd"),
     "recognize.decay": ("constant", "linear", "cosine", "step"),
-    "recognize.loss": ("cross_entropy_triplet", "cosface"),
+    "recognize.loss": LOSSES,
     "recognize.selection.method": ("exact", "jvp"),
     "recognize.selection.parameters": ("classifier", "all"),
     "recognize.selection.scope": ("identity", "global"),
@@ -478,6 +498,7 @@ _CHOICES = {
 ARMS = (
     "real",
     "real_erasing",
+    "real_rand_augment",
     "real_cold_start",
     "real_reinforced",
     "real_reinforced_selected",
@@ -612,6 +633,12 @@ def validate(config: ConfigDict) -> None:
             )
         except ValueError as error:
             require(False, path, f"another network, or its fields others: {error}")
+    require(recognize.arcface_margin <= math.pi, "recognize.arcface_margin", "at most pi")
+    require(
+        recognize.rand_augment_magnitude <= MAX_MAGNITUDE,
+        "recognize.rand_augment_magnitude",
+        f"at most {MAX_MAGNITUDE}",
+    )
     unknown = set(recognize.arms) - set(ARMS)
     require(not unknown and len(recognize.arms) > 0, "recognize.arms", f"a selection of {ARMS}")
     require(

@@ -1,6 +1,8 @@
-"""Losses of identity recognition: cross entropy, batch-hard triplet, large-margin cosine."""
+"""Losses of identity recognition: cross entropy, batch-hard triplet, margins on cosines."""
 
 from __future__ import annotations
+
+import math
 
 import jax
 import jax.numpy as jnp
@@ -44,21 +46,57 @@ def batch_hard_triplet(features: jax.Array, labels: jax.Array, margin: float) ->
     return jax.nn.relu(gap + margin)
 
 
-def cosface_logits(
-    embeddings: jax.Array, class_weights: jax.Array, labels: jax.Array, scale: float, margin: float
-) -> jax.Array:
+def cosface_logits(cosine: jax.Array, own: jax.Array, scale: float, margin: float) -> jax.Array:
     """Returns CosFace logits s (cos(theta) - m [own class]) (Wang et al., 1801.09414, eq 4).
 
     Args:
-        embeddings: [b, d], normalised inside.
-        class_weights: [d, identities], columns normalised inside.
-        labels: int [b]; a label of -1 gets no margin (how scoring without a label works).
+        cosine: [b, identities], of the angles between embeddings and class weights.
+        own: bool [b, identities]; a sample without an own class gets no margin.
         scale: s > 0.
         margin: m in [0, 1).
     """
-    cosine = unit(embeddings) @ unit(class_weights, axis=0)
-    own = jax.nn.one_hot(labels, class_weights.shape[1])
-    return scale * (cosine - margin * own)
+    return scale * jnp.where(own, cosine - margin, cosine)
+
+
+def arcface_logits(
+    cosine: jax.Array, own: jax.Array, scale: float, margin: float, easy_margin: bool = False
+) -> jax.Array:
+    """Returns ArcFace logits s cos(theta + m [own class]) (Deng et al., 1801.07698, eq 3).
+
+    Past theta = pi - m the cosine would rise again. There it goes on falling, as InsightFace has
+    it: cos(theta) - m sin(m). With the easy margin it is left alone where theta is above pi / 2.
+
+    Args:
+        cosine, own: as of cosface_logits.
+        scale: s > 0.
+        margin: m in radians, 0 to pi.
+        easy_margin: whether the margin is left out where theta is above pi / 2.
+    """
+    # The root's derivative is infinite at 0.
+    sine = jnp.sqrt(jnp.maximum(1 - cosine**2, 1e-12))
+    added = cosine * math.cos(margin) - sine * math.sin(margin)
+    if easy_margin:
+        moved = jnp.where(cosine > 0, added, cosine)
+    else:
+        moved = jnp.where(cosine > -math.cos(margin), added, cosine - margin * math.sin(margin))
+    return scale * jnp.where(own, moved, cosine)
+
+
+def circle_logits(cosine: jax.Array, own: jax.Array, scale: float, margin: float) -> jax.Array:
+    """Returns logits whose cross entropy is circle loss (Sun et al., 2002.10857, eq 4 to 8).
+
+    Own class: s [1 + m - cos]+ (cos - (1 - m)); others: s [cos + m]+ (cos - m). The weights in
+    brackets pull what is far from its optimum more; they count as constants in the gradient.
+
+    Args:
+        cosine, own: as of cosface_logits.
+        scale: s > 0.
+        margin: m in [0, 1).
+    """
+    constant = jax.lax.stop_gradient(cosine)
+    positive = jax.nn.relu(1 + margin - constant) * (cosine - (1 - margin))
+    negative = jax.nn.relu(constant + margin) * (cosine - margin)
+    return scale * jnp.where(own, positive, negative)
 
 
 def unit(x: jax.Array, axis: int = -1) -> jax.Array:

@@ -10,6 +10,7 @@ that the rule turns down leaves its place to a real one without weight.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -23,30 +24,20 @@ from jax.sharding import Mesh
 
 from rlsyn_jax.data.identity_dataset import to_device_range
 from rlsyn_jax.recognition.identity_sampler import IdentityTable, sample_identities, sample_images
-from rlsyn_jax.recognition.losses import batch_hard_triplet, cosface_logits, cross_entropy, unit
+from rlsyn_jax.recognition.losses import batch_hard_triplet
 from rlsyn_jax.recognition.networks import RecognitionNetwork, embedding_width
+from rlsyn_jax.recognition.objective import (
+    Objective,
+    class_sharding,
+    init_split_classes,
+    score_identities,
+    score_split_identities,
+)
 from rlsyn_jax.selection.dynamic_selection import DynamicSelection
-from rlsyn_jax.training.meshes import batch_sharding
+from rlsyn_jax.training.meshes import batch_sharding, place, replicated
+from rlsyn_jax.training.train_state import ema_update
 
 Network = nn.Module | RecognitionNetwork
-
-
-@dataclasses.dataclass(frozen=True)
-class Objective:
-    """What a recogniser minimises.
-
-    Attributes:
-        loss: "cross_entropy_triplet" (bag of tricks: smoothed cross entropy on the neck plus
-            batch-hard triplet on the features) or "cosface".
-        label_smoothing, triplet_margin: of cross_entropy_triplet.
-        cosface_scale, cosface_margin: of cosface.
-    """
-
-    loss: str = "cross_entropy_triplet"
-    label_smoothing: float = 0.1
-    triplet_margin: float = 0.3
-    cosface_scale: float = 16.0
-    cosface_margin: float = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,25 +65,54 @@ class ImagePool:
 
 @flax.struct.dataclass
 class RecognizerState:
-    """Step count, network and classifier, batch statistics, optimiser state, constant key."""
+    """Everything that training changes, and its key.
+
+    Attributes:
+        step: int32 scalar, updates done.
+        params: {"backbone", "classifier"}.
+        batch_stats: of the backbone.
+        opt_state: the optimiser's state.
+        ema_params, ema_batch_stats: running averages of the two; {} where none are kept.
+        key: typed random key, constant.
+    """
 
     step: jax.Array
     params: Any
     batch_stats: Any
     opt_state: Any
+    ema_params: Any
+    ema_batch_stats: Any
     key: jax.Array
 
 
 def init_recognizer(
-    model: Network, key: jax.Array, image_shape: tuple[int, int, int], num_identities: int
+    model: Network,
+    key: jax.Array,
+    image_shape: tuple[int, int, int],
+    num_identities: int,
+    split_over: Mesh | None = None,
 ) -> dict:
-    """Returns {"params": {"backbone", "classifier"}, "batch_stats"} of a fresh recogniser."""
+    """Returns {"params": {"backbone", "classifier"}, "batch_stats"} of a fresh recogniser.
+
+    Args:
+        model: embedding network.
+        key: typed random key.
+        image_shape: height, width and channels.
+        num_identities: classes.
+        split_over: mesh whose devices share the classifier; None: it is made whole.
+
+    Raises:
+        ValueError: the devices cannot share the classifier evenly.
+    """
     network_key, classifier_key = jax.random.split(key)
     variables = jax.jit(model.init, static_argnames="train")(
         network_key, jnp.zeros((1, *image_shape)), train=False
     )
     width = embedding_width(model, variables, image_shape)
-    classifier = jax.random.normal(classifier_key, (width, num_identities)) * width**-0.5
+    if split_over is None:
+        classifier = jax.random.normal(classifier_key, (width, num_identities)) * width**-0.5
+    else:
+        classifier = init_split_classes(classifier_key, width, num_identities, split_over)
     return {
         "params": {"backbone": variables["params"], "classifier": classifier},
         "batch_stats": variables["batch_stats"],
@@ -100,29 +120,40 @@ def init_recognizer(
 
 
 def create_recognizer_state(
-    variables: dict, optimizer: optax.GradientTransformation, key: jax.Array
+    variables: dict, optimizer: optax.GradientTransformation, key: jax.Array, ema: bool = False
 ) -> RecognizerState:
-    """Returns the state of step 0, with buffers of its own."""
-    variables = jax.tree.map(jnp.copy, variables)
+    """Returns the state of step 0, with buffers of its own and running averages if `ema`."""
+
+    def copy(tree):
+        return jax.tree.map(jnp.copy, tree)
+
     return RecognizerState(
         step=jnp.int32(0),
-        params=variables["params"],
-        batch_stats=variables["batch_stats"],
+        params=copy(variables["params"]),
+        batch_stats=copy(variables["batch_stats"]),
         opt_state=optimizer.init(variables["params"]),
+        ema_params=copy(variables["params"]) if ema else {},
+        ema_batch_stats=copy(variables["batch_stats"]) if ema else {},
         key=key,
     )
 
 
-def identity_losses(
-    objective: Objective, classifier: jax.Array, neck: jax.Array, labels: jax.Array
-) -> jax.Array:
-    """Returns each sample's identity loss [b]: cross entropy, or that of CosFace's logits."""
-    if objective.loss == "cosface":
-        logits = cosface_logits(
-            neck, classifier, labels, objective.cosface_scale, objective.cosface_margin
-        )
-        return cross_entropy(logits, labels)
-    return cross_entropy(neck @ classifier, labels, objective.label_smoothing)
+def place_recognizer_state(
+    state: RecognizerState, mesh: Mesh, split_classes: bool = False
+) -> RecognizerState:
+    """Puts a state on a mesh: whole on every device, but for class weights that are split.
+
+    Args:
+        state: every process holds it whole and alike, but for what is split already.
+        mesh: the mesh.
+        split_classes: the classifier was made split over it, and stays so with what is kept of it.
+    """
+    if not split_classes:
+        return place(state, replicated(mesh))
+    shape = state.params["classifier"].shape
+    return jax.tree.map(
+        lambda value: value if value.shape == shape else place(value, replicated(mesh)), state
+    )
 
 
 def make_train_step(
@@ -136,6 +167,8 @@ def make_train_step(
     augment: Callable[[jax.Array, jax.Array], jax.Array],
     schedule: Callable[[jax.Array], jax.Array],
     selection: DynamicSelection | None = None,
+    ema_decay: float = 0.0,
+    split_classes: int = 0,
 ) -> Callable:
     """Builds the jitted step (state, real, synthetic, candidates) -> (state, metrics).
 
@@ -149,6 +182,9 @@ def make_train_step(
         augment: (key, float images [b, h, w, c]) -> images.
         schedule: step -> learning rate, of the virtual update.
         selection: how fewer are kept than are drawn, for a mixture that asks for it.
+        ema_decay: of running averages, for a state that has them; 0 = none.
+        split_classes: number of identities, where the classifier is split over the mesh; 0 = it is
+            whole on every device.
 
     Returns:
         The step; its state is donated, real and synthetic are ImagePools (synthetic may be None
@@ -167,6 +203,11 @@ def make_train_step(
             f"{mixture} keeps fewer than it draws; that needs real images and a selection"
         )
 
+    if split_classes:
+        score = score_split_identities(objective, mesh, split_classes)
+    else:
+        score = functools.partial(score_identities, objective)
+
     def forward(params, batch_stats, images, dropout_key=None):
         variables = {"params": params["backbone"], "batch_stats": batch_stats}
         if dropout_key is None:
@@ -178,11 +219,9 @@ def make_train_step(
 
     def batch_loss(params, batch_stats, images, labels, dropout_key, weights=None):
         (features, neck), batch_stats = forward(params, batch_stats, images, dropout_key)
-        losses = identity_losses(objective, params["classifier"], neck, labels)
-        if objective.loss == "cross_entropy_triplet":
+        losses, correct = score(params["classifier"], neck, labels)
+        if objective.has_triplet:
             losses = losses + batch_hard_triplet(features, labels, objective.triplet_margin)
-        logits = unit(neck) @ unit(params["classifier"], axis=0)
-        correct = logits.argmax(axis=-1) == labels
         loss, accuracy = jnp.average(losses, weights=weights), jnp.average(correct, weights=weights)
         return loss, (batch_stats, accuracy)
 
@@ -216,13 +255,30 @@ def make_train_step(
         )
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         metrics = {"loss": loss, "accuracy": correct, **metrics}
+        params = optax.apply_updates(state.params, updates)
+        if ema_decay:
+            state = state.replace(
+                ema_params=ema_update(state.ema_params, params, ema_decay, state.step),
+                ema_batch_stats=ema_update(
+                    state.ema_batch_stats, batch_stats, ema_decay, state.step
+                ),
+            )
         state = state.replace(
-            step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
-            batch_stats=batch_stats,
-            opt_state=opt_state,
+            step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state
         )
-        return state, jax.tree.map(jnp.float32, metrics)
+        return keep_places(state), jax.tree.map(jnp.float32, metrics)
+
+    def keep_places(state):
+        """Holds a state with split class weights where it lay before the step."""
+        if not split_classes:
+            return state
+        shape = state.params["classifier"].shape
+
+        def keep(value):
+            sharding = class_sharding(mesh) if value.shape == shape else replicated(mesh)
+            return jax.lax.with_sharding_constraint(value, sharding)
+
+        return jax.tree.map(keep, state)
 
     drawn = mixture.real + mixture.candidates  # Images of an identity in the mixed batch.
     first = drawn * jnp.arange(identities_per_batch, dtype=jnp.int32)  # Of each identity.
@@ -290,7 +346,7 @@ def make_train_step(
             (_, neck), _ = forward(state.params, state.batch_stats, images)
 
             def losses(classifier):
-                return identity_losses(objective, classifier, neck, labels)
+                return score(classifier, neck, labels)[0]
 
             classifier = state.params["classifier"]
             gradient = jax.grad(lambda classifier: losses(classifier).mean())(classifier)
@@ -304,7 +360,7 @@ def make_train_step(
 
         def losses_of_judged(params):
             (_, neck), _ = forward(params, state.batch_stats, judged_images)
-            return identity_losses(objective, params["classifier"], neck, labels[judged])
+            return score(params["classifier"], neck, labels[judged])[0]
 
         change = selection.loss_change(losses_of_judged, state.params, gradients, rate)
         return jnp.zeros(len(labels)).at[judged].set(change)

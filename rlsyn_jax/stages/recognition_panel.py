@@ -9,6 +9,7 @@ from rlsyn_jax.report.recognition_charts import cmc_chart, ranking_strip, roc_ch
 ARM_TITLES = {
     "real": "real only",
     "real_erasing": "real, Random Erasing",
+    "real_rand_augment": "real, RandAugment",
     "real_cold_start": "real + synthetic, cold start",
     "real_reinforced": "real + synthetic, after RL",
     "real_reinforced_selected": "the same, dynamic selection",

@@ -13,6 +13,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from rlsyn_jax.data.augmentation import random_crop, random_erasing, random_flip
+from rlsyn_jax.data.rand_augment import rand_augment
 from rlsyn_jax.data.synthetic_writer import load_synthetic
 from rlsyn_jax.recognition.identity_sampler import make_identity_table
 from rlsyn_jax.recognition.recognizer import (
@@ -23,6 +24,7 @@ from rlsyn_jax.recognition.recognizer import (
     create_recognizer_state,
     init_recognizer,
     make_train_step,
+    place_recognizer_state,
 )
 from rlsyn_jax.selection.dynamic_selection import DynamicSelection
 from rlsyn_jax.selection.nearest_embedding import select_per_identity
@@ -31,7 +33,7 @@ from rlsyn_jax.stages.inputs import TARGET_FIELDS, load_target, train_labels
 from rlsyn_jax.stages.latent_space import image_shape
 from rlsyn_jax.stages.networks import read_weights, recognizer_network
 from rlsyn_jax.stages.stage_record import StageRecord, plain
-from rlsyn_jax.training.checkpoints import CheckpointStore
+from rlsyn_jax.training.checkpoints import CheckpointStore, restore_params
 from rlsyn_jax.training.meshes import make_mesh, place, replicated
 from rlsyn_jax.training.metrics import Progress, create_metric_writer
 from rlsyn_jax.training.optimizers import make_optimizer, make_schedule
@@ -43,6 +45,7 @@ FIELDS = (*TARGET_FIELDS, "recognize")
 SOURCES = {
     "real": None,
     "real_erasing": None,
+    "real_rand_augment": None,
     "real_cold_start": "cold_start",
     "real_reinforced": "reinforced",
     "real_reinforced_selected": "reinforced",
@@ -70,7 +73,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
             pictures, people = pictures[kept], people[kept]
         pools[source] = _pool(pictures, people, num_identities)
     pools = place(pools, replicated(mesh))
-    steps = {arm: _make_step(config, mesh, arm) for arm in config.recognize.arms}
+    steps = {arm: _make_step(config, mesh, arm, num_identities) for arm in config.recognize.arms}
     for seed in range(config.recognize.seeds):
         for arm in config.recognize.arms:
             _train(config, workdir, record, seed, arm, steps[arm], pools, num_identities, mesh)
@@ -80,12 +83,13 @@ def run(config: ConfigDict, workdir: Path) -> None:
 
 def load_recognizer(config: ConfigDict, workdir: Path, seed: int, arm: str) -> Extractor:
     """Returns the finished recogniser of one arm and seed."""
-    model = recognizer_network(config)
-    dataset, splits = load_target(config, workdir)
-    state = _initial_state(config, workdir, seed, len(splits.train_identities))
-    with CheckpointStore(_folder(workdir, seed, arm), max_to_keep=1) as store:
-        state, _, _ = store.restore(state)
-    return Extractor(model, {"params": state.params, "batch_stats": state.batch_stats})
+    # The running averages, where there are any.
+    params, batch_stats = (
+        restore_params(_folder(workdir, seed, arm), collection=part)
+        for part in ("params", "batch_stats")
+    )
+    variables = {"params": {"backbone": params["backbone"]}, "batch_stats": batch_stats}
+    return Extractor(recognizer_network(config), variables)
 
 
 def mixture_of(config: ConfigDict, arm: str) -> Mixture:
@@ -175,13 +179,16 @@ def _optimizer(config: ConfigDict):
 
 
 def _initial_state(
-    config: ConfigDict, workdir: Path, seed: int, num_identities: int
+    config: ConfigDict, workdir: Path, seed: int, num_identities: int, mesh: jax.sharding.Mesh
 ) -> RecognizerState:
-    """The start that all arms of a seed share: weights, classifier and random key."""
+    """The start that all arms of a seed share: weights, classifier and random key, on the mesh."""
     key = jax.random.fold_in(jax.random.key(config.seed + 20), seed)
     init_key, train_key = jax.random.split(key)
     model = recognizer_network(config)
-    variables = init_recognizer(model, init_key, image_shape(config), num_identities)
+    split = num_identities >= config.recognize.split_classes
+    variables = init_recognizer(
+        model, init_key, image_shape(config), num_identities, split_over=mesh if split else None
+    )
     if config.recognize.start == "general":
         start = load_extractor(config, workdir, "start").variables
         variables["params"]["backbone"] = start["params"]["backbone"]
@@ -190,7 +197,9 @@ def _initial_state(
         variables["params"]["backbone"], variables["batch_stats"] = read_weights(
             config, model, config.recognize.start, "recognize.start"
         )
-    return create_recognizer_state(variables, _optimizer(config), train_key)
+    ema = config.recognize.ema_decay > 0
+    state = create_recognizer_state(variables, _optimizer(config), train_key, ema)
+    return place_recognizer_state(state, mesh, split)
 
 
 def _augment(config: ConfigDict, arm: str) -> Callable:
@@ -199,19 +208,28 @@ def _augment(config: ConfigDict, arm: str) -> Callable:
     def augment(key, images):
         # Before the changes, whose pixels are those that the network sees.
         images = network.resize(images)
-        flip_key, crop_key, erase_key = jax.random.split(key, 3)
+        flip_key, crop_key, arm_key = jax.random.split(key, 3)
         if recognize.flip:
             images = random_flip(flip_key, images)
         if recognize.crop_padding:
             images = random_crop(crop_key, images, padding=recognize.crop_padding)
         if arm == "real_erasing":
-            images = random_erasing(erase_key, images, recognize.erasing_probability)
+            images = random_erasing(arm_key, images, recognize.erasing_probability)
+        if arm == "real_rand_augment":
+            images = rand_augment(
+                arm_key,
+                images,
+                recognize.rand_augment_operations,
+                recognize.rand_augment_magnitude,
+            )
         return images
 
     return augment
 
 
-def _make_step(config: ConfigDict, mesh: jax.sharding.Mesh, arm: str) -> Callable:
+def _make_step(
+    config: ConfigDict, mesh: jax.sharding.Mesh, arm: str, num_identities: int
+) -> Callable:
     recognize = config.recognize
     return make_train_step(
         recognizer_network(config),
@@ -223,12 +241,19 @@ def _make_step(config: ConfigDict, mesh: jax.sharding.Mesh, arm: str) -> Callabl
             triplet_margin=recognize.triplet_margin,
             cosface_scale=recognize.cosface_scale,
             cosface_margin=recognize.cosface_margin,
+            arcface_scale=recognize.arcface_scale,
+            arcface_margin=recognize.arcface_margin,
+            arcface_easy_margin=recognize.arcface_easy_margin,
+            circle_scale=recognize.circle_scale,
+            circle_margin=recognize.circle_margin,
         ),
         mixture=mixture_of(config, arm),
         identities_per_batch=recognize.identities_per_batch,
         augment=_augment(config, arm),
         schedule=make_schedule(**_rate(config)),
         selection=dynamic_selection(config),
+        ema_decay=recognize.ema_decay,
+        split_classes=num_identities if num_identities >= recognize.split_classes else 0,
     )
 
 
@@ -239,8 +264,7 @@ def _train(config, workdir, record, seed, arm, step, pools, num_identities, mesh
     with CheckpointStore(_folder(workdir, seed, arm), max_to_keep=1) as store:
         if store.latest_step() == recognize.steps:
             return
-        state = _initial_state(config, workdir, seed, num_identities)
-        state = place(state, replicated(mesh))
+        state = _initial_state(config, workdir, seed, num_identities, mesh)
         if store.latest_step() is not None:
             state, _, _ = store.restore(state)
         start = int(state.step)

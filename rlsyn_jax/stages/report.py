@@ -110,7 +110,7 @@ def _summary(results: dict, gate: dict) -> list[dict]:
     """The report's outcome in sentences: arms against the baseline, samples, privacy."""
     sentences = []
     for arm, differences in results["differences"].items():
-        if arm == "real_erasing":
+        if arm in ("real_erasing", "real_rand_augment"):
             continue
         metric = "open_map" if "open_map" in differences else "closed_rank1"
         change = differences[metric]

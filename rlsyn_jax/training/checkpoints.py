@@ -165,7 +165,7 @@ def restore_params(path: str | Path, *, ema: bool = True, collection: str = "par
         path: a stage's folder (DIR/adapt; DIR/recognize/seed_0/real), its model/ or checkpoints/
             folder, or one step's. Of a stage that is not finished only the part that trains is
             there.
-        ema: the running average of the parameters, where the checkpoint has one.
+        ema: the running average, where the checkpoint has one.
         collection: "params", or "batch_stats" of a recogniser or extractor.
 
     Returns:
@@ -177,8 +177,8 @@ def restore_params(path: str | Path, *, ema: bool = True, collection: str = "par
     """
     step = _find_step(path)
     tree = ocp.StandardCheckpointer().metadata(step / "state").item_metadata.tree
-    averaged = collection == "params" and ema and "ema_params" in tree
-    name = "ema_params" if averaged else collection
+    averaged = f"ema_{collection}"
+    name = averaged if ema and tree.get(averaged) else collection
     if name not in tree:
         raise ValueError(f"{step} holds {sorted(tree)}, but no {collection}")
     target = jax.tree.map(

@@ -6,16 +6,17 @@ import pytest
 from rlsyn_jax.models.resnet import SmallResNet
 from rlsyn_jax.recognition.embedding import embed_images, make_embed
 from rlsyn_jax.recognition.identity_sampler import make_identity_table
+from rlsyn_jax.recognition.objective import Objective, class_sharding
 from rlsyn_jax.recognition.recognizer import (
     ImagePool,
     Mixture,
-    Objective,
     create_recognizer_state,
-    identity_losses,
     init_recognizer,
     make_train_step,
+    place_recognizer_state,
 )
 from rlsyn_jax.selection.dynamic_selection import DynamicSelection
+from rlsyn_jax.training.checkpoints import CheckpointStore, restore_params
 from rlsyn_jax.training.meshes import make_mesh, replicated
 from rlsyn_jax.training.optimizers import make_optimizer
 
@@ -42,6 +43,9 @@ def run(
     loss="cross_entropy_triplet",
     seed=0,
     selection=SELECTION,
+    ema_decay=0.0,
+    split=False,
+    observe=lambda state: None,
 ):
     optimizer = make_optimizer(learning_rate=1e-2, warmup_steps=0, total_steps=steps)
     mesh = make_mesh(devices=jax.devices()[:devices])
@@ -55,15 +59,21 @@ def run(
         augment=lambda key, images: images + 0.05 * jax.random.normal(key, images.shape),
         schedule=lambda step: 1e-2,
         selection=selection,
+        ema_decay=ema_decay,
+        split_classes=4 if split else 0,
     )
     real, _, _ = make_pool(1)
     synthetic, _, _ = make_pool(2)
-    state = create_recognizer_state(
-        init_recognizer(MODEL, jax.random.key(seed), SHAPE, 4), optimizer, jax.random.key(5)
-    )
-    state, real, synthetic = jax.device_put((state, real, synthetic), replicated(mesh))
+    variables = init_recognizer(MODEL, jax.random.key(seed), SHAPE, 4)
+    if split:
+        padded = jnp.pad(variables["params"]["classifier"], ((0, 0), (0, 1020)))
+        variables["params"]["classifier"] = jax.device_put(padded, class_sharding(mesh))
+    state = create_recognizer_state(variables, optimizer, jax.random.key(5), ema_decay > 0)
+    state = place_recognizer_state(state, mesh, split)
+    real, synthetic = jax.device_put((real, synthetic), replicated(mesh))
     for _ in range(steps):
         state, metrics = step(state, real, synthetic, jnp.arange(4))
+        observe(state)
     return state, {name: float(value) for name, value in metrics.items()}
 
 
@@ -103,14 +113,66 @@ def test_selection_keeps_candidates_that_the_virtual_step_helps_more_than_averag
     assert metrics["loss_change_kept"] < metrics["loss_change"]
 
 
-def test_identity_loss_of_a_sample_does_not_depend_on_the_others():
-    classifier = jax.random.normal(jax.random.key(0), (8, 4))
-    neck = jax.random.normal(jax.random.key(1), (3, 8))
-    labels = jnp.array([0, 1, 2])
-    for loss in ("cosface", "cross_entropy_triplet"):
-        together = identity_losses(Objective(loss=loss), classifier, neck, labels)
-        alone = identity_losses(Objective(loss=loss), classifier, neck[:1], labels[:1])
-        np.testing.assert_allclose(together[0], alone[0], rtol=1e-5)
+@pytest.mark.parametrize("parameters", ["classifier", "all"])
+def test_training_with_split_class_weights_is_the_same(parameters):
+    mixture = Mixture(real=2, candidates=4, kept=2)
+    method = "jvp" if parameters == "all" else "exact"
+    selection = DynamicSelection(parameters=parameters, method=method)
+    common = {"loss": "cosface", "selection": selection, "ema_decay": 0.5}
+    whole, expected = run(mixture, 1, **common)
+    split, found = run(mixture, 1, devices=8, split=True, **common)
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, rel=1e-2, abs=1e-5), name
+    kept = [leaf for leaf in jax.tree.leaves(split) if leaf.shape == (8, 1024)]
+    assert len(kept) == 4  # Weights, their average and Adam's two moments.
+    for value in kept:
+        assert {shard.data.shape for shard in value.addressable_shards} == {(8, 128)}
+        np.testing.assert_array_equal(value[:, 4:], 0)
+    gradients = (split.opt_state, whole.opt_state)
+    for one, other in zip(*(jax.tree.leaves(tree) for tree in gradients)):
+        one = one[:, :4] if one.shape == (8, 1024) else one
+        np.testing.assert_allclose(one, other, rtol=1e-2, atol=1e-5)
+
+
+def test_averages_are_those_of_parameters_and_statistics():
+    seen = []
+    state, _ = run(
+        Mixture(real=3),
+        3,
+        ema_decay=0.3,
+        observe=lambda state: seen.append(jax.device_get((state.params, state.batch_stats))),
+    )
+    start = init_recognizer(MODEL, jax.random.key(0), SHAPE, 4)
+    average = jax.device_get((start["params"], start["batch_stats"]))
+    for number, values in enumerate(seen):
+        decay = min(0.3, (1 + number) / (10 + number))
+        average = jax.tree.map(lambda a, v, d=decay: d * a + (1 - d) * v, average, values)
+    found = (state.ema_params, state.ema_batch_stats)
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(average)):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+    assert run(Mixture(real=3), 1)[0].ema_params == {}
+
+
+def test_a_checkpoint_gives_averages_where_there_are_any(tmp_path):
+    optimizer = make_optimizer(learning_rate=1e-2, warmup_steps=0, total_steps=1)
+    variables = init_recognizer(MODEL, jax.random.key(0), SHAPE, 4)
+    for ema in (True, False):
+        state = create_recognizer_state(variables, optimizer, jax.random.key(1), ema)
+        if ema:
+            moved = jax.tree.map(lambda value: value + 1, state.ema_batch_stats)
+            state = state.replace(ema_batch_stats=moved)
+        folder = tmp_path / str(ema)
+        with CheckpointStore(folder) as store:
+            store.save(1, state, config={}, iterator_state=None)
+        with CheckpointStore(folder) as store:
+            restored, _, _ = store.restore(state)
+        assert jax.tree.structure(restored) == jax.tree.structure(state)
+        statistics = restore_params(folder, collection="batch_stats")
+        expected = state.ema_batch_stats if ema else state.batch_stats
+        for one, other in zip(jax.tree.leaves(statistics), jax.tree.leaves(expected)):
+            np.testing.assert_array_equal(one, other)
+        last = restore_params(folder, collection="batch_stats", ema=False)
+        assert jax.tree.structure(last) == jax.tree.structure(state.batch_stats)
 
 
 def test_no_images_give_no_embeddings():

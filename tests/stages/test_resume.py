@@ -31,6 +31,7 @@ FIELDS = {
     "synthesize.near_copy_quantile": 0.5,
     "recognize.steps": 50,
     "recognize.checkpoint_every": 15,
+    "recognize.ema_decay": 0.9,
     "recognize.arms": "('real','real_reinforced_selected')",
 }
 
