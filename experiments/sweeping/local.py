@@ -98,7 +98,7 @@ class LocalRuns:
                 signal.signal(number, handler)
 
     def _pass_signals_on(self) -> None:
-        """Sends every run a SIGTERM for each signal: the first lets it save, the second does not."""
+        """Sends every run a SIGTERM for each signal: it saves at the first, not at the second."""
         for running in self._running:
             while running.signals < self._signals:
                 running.signals += 1

@@ -59,9 +59,10 @@ class SlurmJob:
         # Slurm signals every process of a step: the run gets SIGTERM from there, once.
         code = start_job(self._base, self._dir, self._job, process=process).wait()
         if code in _STOPPED and _may_go_on():
+            # Slurm ends the job's processes when it takes the job back: at once, from here on.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             if process == 0:
                 subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=True)
-            # Slurm ends the job's processes when it takes the job back.
             time.sleep(600)
         if code:
             said = last_line(log_path(self._dir, self._job.name, process))
