@@ -74,10 +74,9 @@ def slurm(tmp_path_factory):
         SLURM_CONF.format(folder=folder, host=host, user=user, ports=free_ports(2))
     )
     environment = {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": path}
-    munge = [
-        f"--{name}={folder}/munge.{name[:-5]}" for name in ("key-file", "log-file", "pid-file")
-    ]
-    munge += [f"--seed-file={folder}/munge.seed", f"--socket={folder}/munge.sock"]
+    files = ("key-file", "log-file", "pid-file", "seed-file")
+    munge = [f"--{name}={folder}/munge.{name.removesuffix('-file')}" for name in files]
+    munge.append(f"--socket={folder}/munge.sock")
     commands = (
         ["munged", "--force", "--foreground", *munge],
         ["slurmctld", "-D"],
