@@ -95,8 +95,9 @@ def changed_config(base: ConfigDict, changes: Mapping[str, Any], name: str) -> C
 def cell_names(changes: Sequence[Mapping[str, Any]]) -> list[str]:
     """Returns a name for each cell, from the fields in which cells differ.
 
-    Fields are told by the last parts of their paths that tell them apart. A name that is too long,
-    or that another cell has too, ends with a hash of what the cell changes.
+    Fields stand by their paths' order, and are told by the last parts that tell them apart. A name
+    that is too long, or that another cell has too, ends with a hash of what the cell changes. Names
+    do not depend on the order of cells and of fields.
 
     Args:
         changes: of each cell: dotted field -> value.
@@ -110,7 +111,7 @@ def cell_names(changes: Sequence[Mapping[str, Any]]) -> list[str]:
             raise SweepError(
                 f"cells {first + 1} and {number + 1} of the sweep are equal: {changed}"
             )
-    fields = list(dict.fromkeys(field for changed in changes for field in changed))
+    fields = sorted({field for changed in changes for field in changed})
     varied = [
         field
         for field in fields

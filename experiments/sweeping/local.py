@@ -148,7 +148,7 @@ class LocalRuns:
             else:
                 said = last_line(log_path(self._dir, job.name))
                 if code < 0:
-                    said = f"ended by {signal.Signals(-code).name} after: {said}"
+                    said = f"ended by {signal.Signals(-code).name} after: {said or '(nothing)'}"
                 self._fail(job, said or f"ended with code {code} and said nothing")
             self._tell(force=True)
         self._tell()

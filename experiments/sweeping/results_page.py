@@ -155,5 +155,5 @@ def _field_chart(rows: Sequence[Mapping], chart: tuple[str, str], field: str) ->
         axes.grid(axis="y")
         axes.set_axisbelow(True)
         axes.set_title(CHARTS[chart])
-        axes.legend(fontsize=8, loc="best")
+        figure.legend(loc="outside lower center", ncols=3, fontsize=8)
         return svg(figure)

@@ -55,9 +55,64 @@ def free_ports(number: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
+class Slurm:
+    """A Slurm that runs: its environment variables, and its commands."""
+
+    def __init__(self, environment):
+        """Keeps what processes need to find it."""
+        self.environment = environment
+
+    def ask(self, *command) -> str:
+        """What a command prints."""
+        return subprocess.run(
+            command, env=os.environ | self.environment, capture_output=True, text=True, timeout=600
+        ).stdout
+
+
+@pytest.fixture(scope="session")
+def wait_for():
+    """A function that waits until something has happened."""
+
+    def wait(happened, seconds=1200):
+        end = time.monotonic() + seconds
+        while not happened():
+            assert time.monotonic() < end, f"nothing happened in {seconds} s"
+            time.sleep(0.1)
+
+    return wait
+
+
+@pytest.fixture
+def tiny_sweep(program, tmp_path):
+    """A function (get_hyper's last expression, fields) that writes a sweep file of tiny runs."""
+
+    def write(cells, **fields) -> Path:
+        fields = program.tiny_fields | {
+            "recognize.arms": ("real", "synthetic_only"),
+            "privacy.attacks": (),
+            "reinforce.iterations": 1,
+            **fields,
+        }
+        path = tmp_path / "tiny_sweep.py"
+        path.write_text(
+            f"""
+BASE = {str(ROOT / "configs" / "quickstart.py:ci")!r}
+FIELDS = {fields!r}
+
+
+def get_hyper(hyper):
+    common = hyper.product([hyper.fixed(field, value) for field, value in FIELDS.items()])
+    return hyper.product([common, {cells}])
+"""
+        )
+        return path
+
+    return write
+
+
 @pytest.fixture(scope="module")
-def slurm(tmp_path_factory):
-    """A real Slurm, as environment variables; skips where none is installed."""
+def slurm(tmp_path_factory, wait_for):
+    """A real Slurm; skips where none is installed."""
     path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
     for program in ("sbatch", "srun", "slurmctld", "slurmd", "munged"):
         if not shutil.which(program, path=path):
@@ -92,27 +147,13 @@ def slurm(tmp_path_factory):
                 )
             )
             time.sleep(1)
-        wait_for(lambda: "idle" in ask(environment, "sinfo", "--noheader", "--format=%T"), 60)
-        yield environment
+        cluster = Slurm(environment)
+        wait_for(lambda: "idle" in cluster.ask("sinfo", "--noheader", "--format=%T"), 120)
+        yield cluster
     finally:
         if len(daemons) == len(commands):
-            ask(environment, "scancel", "--user", user)
+            Slurm(environment).ask("scancel", "--user", user)
             time.sleep(1)
         for daemon in reversed(daemons):
             daemon.terminate()
             daemon.wait()
-
-
-def ask(environment, *command) -> str:
-    """What a command of Slurm's prints."""
-    return subprocess.run(
-        command, env=os.environ | environment, capture_output=True, text=True
-    ).stdout
-
-
-def wait_for(happened, seconds, describe=lambda: ""):
-    """Waits until something has happened."""
-    end = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < end, describe()
-        time.sleep(0.1)
