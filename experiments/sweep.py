@@ -14,21 +14,27 @@ stopped, makes failed cells anew, and takes over what a smaller or larger sweep 
 On Slurm (`pip install -e '.[slurm]'`) the jobs wait for each other in the queue, save and go back
 into it when they are preempted or their time is up, and --slurm.NAME=VALUE are submitit's
 parameters. The command then watches the queue; ended and given again, it watches on.
-`--launcher=none` gathers the results so far and runs nothing.
+`--launcher=none` plans, lists the jobs that are not complete, gathers the results so far and runs
+nothing. `--job=NAME` runs one job of that plan, and is what other launchers may call, in every
+process of the job: experiments/jobset.yaml does on GKE.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from sweeping.cells import SweepError
+from sweeping.commands import job_command, job_environment
 from sweeping.local import Interrupted, LocalRuns
-from sweeping.plan import Plan, plan_sweep, write_plan
+from sweeping.plan import Plan, plan_sweep, read_plan, write_plan
 from sweeping.results import write_results
+from sweeping.work_folders import is_complete, link_stages
 
 
 def main(arguments: list[str]) -> None:
@@ -36,6 +42,8 @@ def main(arguments: list[str]) -> None:
     options, slurm = parse(arguments)
     sweep_dir = options.workdir.absolute()
     try:
+        if options.job:
+            become(read_plan(sweep_dir), sweep_dir, options.job)
         plan = plan_sweep(options.file, sweep_dir)
         write_plan(plan, sweep_dir)
         shared = sum(len(job.cells) > 1 for job in plan.jobs)
@@ -62,6 +70,10 @@ def run(
 ) -> dict[str, str]:
     """Runs the jobs with the launcher that is asked for; returns cells that failed, and why."""
     if options.launcher == "none":
+        for job in plan.jobs:
+            if not is_complete(sweep_dir, job):
+                after = f", after {', '.join(job.after)}" if job.after else ""
+                print(f"{job.name}: {', '.join(job.stages)}{after}")
         return {}
     if options.launcher == "slurm":
         from sweeping.slurm import SlurmRuns  # Needs the extra.
@@ -69,6 +81,21 @@ def run(
         return SlurmRuns(plan, sweep_dir, slurm).run()
     devices = options.gpus.split(";") if options.gpus else []
     return LocalRuns(plan, sweep_dir, options.parallel, devices).run()
+
+
+def become(plan: Plan, sweep_dir: Path, name: str) -> NoReturn:
+    """Turns this process into the run of one job, which then gets the launcher's signals itself.
+
+    Raises:
+        SweepError: there is no such job.
+        FileNotFoundError: a stage that it starts from is not complete.
+    """
+    jobs = {job.name: job for job in plan.jobs}
+    if name not in jobs:
+        raise SweepError(f"{name!r} is no job of {sweep_dir}; its jobs are {', '.join(jobs)}")
+    link_stages(sweep_dir, jobs[name])
+    command = job_command(plan.base, sweep_dir, jobs[name])
+    os.execvpe(command[0], command, job_environment(sweep_dir))
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, object]]:
@@ -86,6 +113,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, object]]:
         help="CUDA_VISIBLE_DEVICES of each local run at a time, as '0;1' or '0,1;2,3'; instead of "
         "--parallel",
     )
+    parser.add_argument("--job", default="", help="run this job of the plan in --workdir")
     options, rest = parser.parse_known_args(arguments)
     slurm = {}
     for argument in rest:

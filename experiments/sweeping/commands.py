@@ -35,6 +35,11 @@ def log_path(sweep_dir: Path, name: str, process: int = 0) -> Path:
     return sweep_dir / "logs" / (f"{name}.log" if process == 0 else f"{name}.{process}.log")
 
 
+def job_environment(sweep_dir: Path) -> dict[str, str]:
+    """Returns this process's variables, and a place for what runs compile, which cells share."""
+    return {"JAX_COMPILATION_CACHE_DIR": str(sweep_dir / "compilation_cache"), **os.environ}
+
+
 def start_job(
     base: str,
     sweep_dir: Path,
@@ -57,14 +62,12 @@ def start_job(
     path = log_path(sweep_dir, job.name, process)
     path.parent.mkdir(parents=True, exist_ok=True)
     command = job_command(base, sweep_dir, job)
-    # What one cell has compiled, another need not.
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(sweep_dir / "compilation_cache")}
     with open(path, "a") as log:
         log.write(f"$ {shlex.join(command)}\n")
         log.flush()
         return subprocess.Popen(
             command,
-            env={**cache, **os.environ, **(environment or {})},
+            env={**job_environment(sweep_dir), **(environment or {})},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

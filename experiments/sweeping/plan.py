@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -102,6 +103,23 @@ def _planned(cells: list[Cell]) -> list[PlannedCell]:
         fingerprints = stage_fingerprints(cell.config)
         planned.append(PlannedCell(cell.name, cell.changes, fingerprints, prior))
     return planned
+
+
+def read_plan(sweep_dir: Path) -> Plan:
+    """Reads what write_plan wrote.
+
+    Raises:
+        FileNotFoundError: no sweep has been planned in the folder.
+    """
+    path = sweep_dir / "sweep.json"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is not there; --launcher=none makes it")
+    content = json.loads(path.read_text())
+    jobs = [
+        Job(**{**job, "after": tuple(job["after"]), "cells": tuple(job["cells"])})
+        for job in content.pop("jobs")
+    ]
+    return Plan(**content, jobs=jobs)
 
 
 def write_plan(plan: Plan, sweep_dir: Path) -> None:
