@@ -51,7 +51,7 @@ def adopt_stages(sweep_dir: Path, job: Job, made_before: Mapping[str, Path]) -> 
     """
     for stage, fingerprint in job.fingerprints.items():
         if fingerprint in made_before:
-            _link(made_before[fingerprint], sweep_dir / job.workdir / stage)
+            _link_stage(made_before[fingerprint], sweep_dir / job.workdir, stage)
 
 
 def link_stages(sweep_dir: Path, job: Job) -> None:
@@ -72,13 +72,21 @@ def link_stages(sweep_dir: Path, job: Job) -> None:
             raise FileNotFoundError(
                 f"{sweep_dir / source / stage}, on which {job.name} rests, is not complete"
             )
-        _link(sweep_dir / source / stage, workdir / stage)
+        _link_stage(sweep_dir / source / stage, workdir, stage)
     # Prepared data are the same wherever pretrain is. Latents of the target are encoded in adapt:
     # before, two folders would write them at once.
     for folder, needed in (("data", "pretrain"), ("latents", "adapt")):
         source = sweep_dir / job.links[needed] / folder if needed in job.links else None
         if source is not None and source.is_dir():
             _link(source, workdir / folder)
+
+
+def _link_stage(source: Path, workdir: Path, stage: str) -> None:
+    """Links a complete stage, in place of what a run has begun there by itself."""
+    begun = workdir / stage
+    if not begun.is_symlink() and not stage_record(workdir, stage).get("complete"):
+        shutil.rmtree(begun, ignore_errors=True)
+    _link(source, begun)
 
 
 def _link(source: Path, place: Path) -> None:

@@ -26,7 +26,9 @@ def test_a_prior_that_is_not_trained_is_not_kept(tiny_sweep, tmp_path):
 
 
 def test_stages_are_shared_up_to_the_first_that_reads_a_field(tiny_sweep, tmp_path):
-    cells = 'hyper.grid({"rewards.coverage.weight": [0, 1], "recognize.steps": [6, 7]})'
+    cells = (
+        'hyper.grid({"rewards.coverage.weight": [0, 1], "recognize.learning_rate": [1e-3, 3e-3]})'
+    )
     plan = _plan(str(tiny_sweep(cells)), tmp_path)
     shared = [(job.stages, len(job.cells)) for job in plan.jobs if len(job.cells) > 1]
     assert shared == [(("pretrain", "adapt"), 4), *[(("reinforce", "synthesize"), 2)] * 2]

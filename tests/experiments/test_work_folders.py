@@ -67,6 +67,13 @@ def test_a_stage_of_a_cells_own_stays_and_a_link_elsewhere_is_renewed(tmp_path):
     assert json.loads((place / "adapt/stage.json").read_text())["fingerprint"] == "other"
 
 
+def test_a_stage_begun_before_it_was_shared_gives_way_to_the_complete_one(tmp_path):
+    make_stage(tmp_path / "shared/one", "adapt", fingerprint="one")
+    make_stage(tmp_path / "cells/cell", "adapt", fingerprint="own", complete=False)
+    link_stages(tmp_path, job({"adapt": "shared/one"}))
+    assert (tmp_path / "cells/cell/adapt").resolve() == (tmp_path / "shared/one/adapt").resolve()
+
+
 def test_a_stage_that_is_not_complete_is_not_linked(tmp_path):
     make_stage(tmp_path / "shared/one", "adapt", complete=False)
     with pytest.raises(FileNotFoundError, match="shared/one/adapt, on which cell rests, is not"):
