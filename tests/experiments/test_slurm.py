@@ -1,5 +1,7 @@
 """A sweep on a real Slurm of this machine: two processes a job, an array, and a preemption."""
 
+import json
+
 import pytest
 
 pytestmark = pytest.mark.slow
@@ -37,10 +39,10 @@ def test_a_preempted_job_of_two_processes_goes_on_and_its_array_follows(
     said = shared.read_text()
     assert said.count("SIGTERM: pretrain, step") == 1 and "pretrain: resuming" in said
     assert "2 process(es)" in said and second.read_text().count("2 process(es)") == 2
-    ids = (workdir / "slurm" / "jobs.json").read_text()
-    assert "_0" in ids and "_1" in ids
-    number = ids.split("evaluate-")[1].split('"')[2]
-    assert "Restarts=1" in slurm.ask("scontrol", "show", "job", number)
+    ids = json.loads((workdir / "slurm" / "jobs.json").read_text())
+    assert "Restarts=1" in slurm.ask("scontrol", "show", "job", ids[shared.stem])
+    array = ids["identities=2"].removesuffix("_0")
+    assert ids["identities=3"] == f"{array}_1"
     for cell in ("identities=2", "identities=3"):
         assert (workdir / "cells" / cell / "report" / "report.html").exists()
     assert (workdir / "results.html").exists()
