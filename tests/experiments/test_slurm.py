@@ -12,7 +12,7 @@ def test_a_preempted_job_of_two_processes_goes_on_and_its_array_follows(
 ):
     # Nothing but the preemption saves a step of pretrain.
     fields = {"pretrain.steps": 150, "pretrain.checkpoint_every": 10_000}
-    path = tiny_sweep('hyper.sweep("report.identities", [2, 3])', **fields)
+    path = tiny_sweep('hyper.sweep("name", ["one", "other"])', **fields)
     workdir = tmp_path / "sweep"
     process = program.python(
         "experiments/sweep.py",
@@ -41,8 +41,8 @@ def test_a_preempted_job_of_two_processes_goes_on_and_its_array_follows(
     assert "2 process(es)" in said and second.read_text().count("2 process(es)") == 2
     ids = json.loads((workdir / "slurm" / "jobs.json").read_text())
     assert "Restarts=1" in slurm.ask("scontrol", "show", "job", ids[shared.stem])
-    array = ids["identities=2"].removesuffix("_0")
-    assert ids["identities=3"] == f"{array}_1"
-    for cell in ("identities=2", "identities=3"):
+    array = ids["name=one"].removesuffix("_0")
+    assert ids["name=other"] == f"{array}_1"
+    for cell in ("name=one", "name=other"):
         assert (workdir / "cells" / cell / "report" / "report.html").exists()
     assert (workdir / "results.html").exists()
