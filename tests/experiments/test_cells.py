@@ -31,6 +31,14 @@ def test_names_leave_out_what_a_cell_does_not_change():
 
 
 TEXTS = st.text("ab_/ =,\nä", max_size=100)
+
+
+def test_long_names_end_in_a_hash_that_tells_them_apart():
+    first, second = cell_names([{"data.path": "a" * 90 + end} for end in "xy"])
+    assert len(first) == len(second) == 80 and first[:71] == second[:71] == "path=" + "a" * 66
+    assert first != second
+
+
 VALUES = st.one_of(st.integers(), st.floats(allow_nan=False), TEXTS, st.booleans())
 CELLS = st.lists(
     st.dictionaries(st.sampled_from(["a.x", "b.x", "c"]), VALUES, max_size=3), min_size=1

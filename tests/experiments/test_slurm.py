@@ -11,7 +11,7 @@ def test_a_preempted_job_of_two_processes_goes_on_and_its_array_follows(
     program, slurm, tiny_sweep, wait_for, tmp_path
 ):
     # Nothing but the preemption saves a step of pretrain.
-    fields = {"pretrain.steps": 150, "pretrain.checkpoint_every": 10_000}
+    fields = {"pretrain.steps": 40, "pretrain.checkpoint_every": 10_000}
     path = tiny_sweep('hyper.sweep("name", ["one", "other"])', **fields)
     workdir = tmp_path / "sweep"
     process = program.python(
