@@ -30,6 +30,12 @@ def test_names_leave_out_what_a_cell_does_not_change():
     assert cell_names(cells) == ["base", "seed=1", "arms=real+real_erasing"]
 
 
+def test_values_that_read_alike_get_different_names():
+    names = cell_names([{"data.path": "a b"}, {"data.path": "a/b"}, {"data.path": "c"}])
+    assert names[0].startswith("path=a-b-") and names[1].startswith("path=a-b-")
+    assert names[0] != names[1] and names[2] == "path=c"
+
+
 TEXTS = st.text("ab_/ =,\nä", max_size=100)
 
 
