@@ -6,11 +6,13 @@ import importlib
 import logging as standard_logging
 import os
 from pathlib import Path
+from types import ModuleType
 
 import jax
 from absl import logging
 from ml_collections import ConfigDict
 
+from rlsyn_jax.stages.stage_record import made_from
 from rlsyn_jax.training.atomic_files import check_writable
 from rlsyn_jax.training.metrics import import_tensorboard
 
@@ -44,4 +46,28 @@ def _not_chatter(record: standard_logging.LogRecord) -> bool:
 
 def run_stage(stage: str, config: ConfigDict, workdir: Path) -> None:
     """Runs one stage by name."""
-    importlib.import_module(f"rlsyn_jax.stages.{stage}").run(config, workdir)
+    _module(stage).run(config, workdir)
+
+
+def stage_fingerprints(config: ConfigDict) -> dict[str, str]:
+    """Returns each stage's fingerprint as stage.json will have it, before anything is run.
+
+    Two runs whose fingerprints of a stage are equal make the same there.
+
+    Args:
+        config: complete configuration.
+
+    Returns:
+        Name of each stage, in their order -> hash of everything its output depends on.
+    """
+    found: dict[str, str] = {}
+    # The report reads from every stage.
+    for stage in (*_module("report").INPUTS, "report"):
+        module = _module(stage)
+        inputs = {name: found[name] for name in module.INPUTS}
+        found[stage] = made_from(stage, config, module.FIELDS, inputs)["fingerprint"]
+    return found
+
+
+def _module(stage: str) -> ModuleType:
+    return importlib.import_module(f"rlsyn_jax.stages.{stage}")

@@ -24,11 +24,12 @@ from rlsyn_jax.training.meshes import make_mesh
 from rlsyn_jax.training.trainable import merge, split
 
 FIELDS = (*TARGET_FIELDS, "generator", *LATENT_FIELDS, "adapt")
+INPUTS = ("pretrain",)
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
     """Runs, resumes or skips the stage."""
-    record = StageRecord(workdir, "adapt", config, FIELDS, inputs=("pretrain",))
+    record = StageRecord(workdir, "adapt", config, FIELDS, INPUTS)
     if record.complete:
         return
     dataset, splits = load_target(config, workdir)

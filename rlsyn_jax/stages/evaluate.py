@@ -31,7 +31,7 @@ INPUTS = ("pretrain", "synthesize", "recognize")
 
 def run(config: ConfigDict, workdir: Path) -> None:
     """Runs or skips the stage."""
-    record = StageRecord(workdir, "evaluate", config, FIELDS, inputs=INPUTS)
+    record = StageRecord(workdir, "evaluate", config, FIELDS, INPUTS)
     if record.complete:
         return
     dataset, splits = load_target(config, workdir)

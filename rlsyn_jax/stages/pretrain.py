@@ -55,6 +55,7 @@ FIELDS = (
     "recognize.width",
     "recognize.crop_padding",
 )
+INPUTS = ()
 SHIPPED = "priors/procedural.safetensors"
 # Fields of the generator with which any parameters work.
 _HOW_IT_IS_COMPUTED = ("dtype", "scan_layers", "clip_denoised")
@@ -64,7 +65,7 @@ _SEED = 0
 
 def run(config: ConfigDict, workdir: Path) -> None:
     """Runs, resumes or skips the stage."""
-    record = StageRecord(workdir, "pretrain", config, FIELDS)
+    record = StageRecord(workdir, "pretrain", config, FIELDS, INPUTS)
     if record.complete:
         return
     # What is wrong with the data is told before anything is made, so that the corrected command

@@ -40,6 +40,7 @@ from rlsyn_jax.training.optimizers import make_optimizer, make_schedule
 from rlsyn_jax.training.preemption import end_if_preempted
 
 FIELDS = (*TARGET_FIELDS, "recognize")
+INPUTS = ("pretrain", "synthesize")
 # The synthetic data set each arm draws from; "nearest" is what the nearest-embedding selector keeps
 # of "reinforced".
 SOURCES = {
@@ -56,7 +57,7 @@ SOURCES = {
 
 def run(config: ConfigDict, workdir: Path) -> None:
     """Runs, resumes or skips the stage."""
-    record = StageRecord(workdir, "recognize", config, FIELDS, inputs=("pretrain", "synthesize"))
+    record = StageRecord(workdir, "recognize", config, FIELDS, INPUTS)
     if record.complete:
         return
     dataset, splits = load_target(config, workdir)

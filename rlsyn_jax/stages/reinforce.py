@@ -76,6 +76,7 @@ FIELDS = (
     "synthesize.guidance_channels",
     "evaluate.num_neighbors",
 )
+INPUTS = ("pretrain", "adapt")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +114,7 @@ class Policy:
 
 def run(config: ConfigDict, workdir: Path) -> None:
     """Runs, resumes or skips the stage."""
-    record = StageRecord(workdir, "reinforce", config, FIELDS, inputs=("pretrain", "adapt"))
+    record = StageRecord(workdir, "reinforce", config, FIELDS, INPUTS)
     if record.complete:
         return
     reinforce = config.reinforce

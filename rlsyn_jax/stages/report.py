@@ -41,13 +41,13 @@ from rlsyn_jax.training.atomic_files import write_text
 from rlsyn_jax.training.metrics import duration
 
 FIELDS = (*TARGET_FIELDS, "name", "report")
-STAGES = ("pretrain", "adapt", "reinforce", "synthesize", "recognize", "evaluate")
+INPUTS = ("pretrain", "adapt", "reinforce", "synthesize", "recognize", "evaluate")
 STRIP, MAP_POINTS = 5, 900
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
     """Runs or skips the stage; logs the path of the report."""
-    record = StageRecord(workdir, "report", config, FIELDS, inputs=STAGES)
+    record = StageRecord(workdir, "report", config, FIELDS, INPUTS)
     path = record.directory / "report.html"
     if not record.complete:
         write_text(path, render_page(_content(config, workdir)))
@@ -329,7 +329,7 @@ def _facts(workdir: Path, dataset, protocol: dict) -> list[tuple[str, str]]:
 
 
 def _timing(workdir: Path) -> list[tuple[str, str]]:
-    seconds = {stage: stage_seconds(workdir, stage) or 0.0 for stage in STAGES}
+    seconds = {stage: stage_seconds(workdir, stage) or 0.0 for stage in INPUTS}
     rows = [(stage, duration(value)) for stage, value in seconds.items()]
     return [*rows, ("together", duration(sum(seconds.values())))]
 

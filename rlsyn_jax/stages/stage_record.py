@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from absl import logging
@@ -38,6 +39,28 @@ def plain(value: object) -> object:
     return value
 
 
+def made_from(stage: str, config: ConfigDict, fields: tuple, inputs: Mapping[str, str]) -> dict:
+    """Returns what a stage's output depends on.
+
+    Args:
+        stage: its name.
+        config: complete configuration.
+        fields: dotted paths of the config sections and fields whose values shape the output.
+        inputs: name of each stage it reads from -> that stage's fingerprint.
+
+    Returns:
+        {"stage", "config", "inputs", "fingerprint"}, as stage.json has them.
+    """
+    values = {path: plain(configuration.field(config, path)) for path in sorted(fields)}
+    inputs = dict(inputs)
+    return {
+        "stage": stage,
+        "config": values,
+        "inputs": inputs,
+        "fingerprint": fingerprint([stage, values, inputs]),
+    }
+
+
 class StageRecord:
     """The life of one stage in one work folder: begin, resume or skip, finish."""
 
@@ -58,8 +81,7 @@ class StageRecord:
         """
         self.stage, self.directory = stage, Path(workdir) / stage
         self._path = self.directory / "stage.json"
-        values = {path: plain(configuration.field(config, path)) for path in sorted(fields)}
-        made_from = {}
+        fingerprints = {}
         for name in inputs:
             record = _read(Path(workdir) / name / "stage.json")
             if not record or not record["complete"]:
@@ -67,13 +89,8 @@ class StageRecord:
                     f"stage {stage!r} needs the output of stage {name!r}, which is not complete in "
                     f"{workdir}; run it first, or run all stages (leave --stages out)"
                 )
-            made_from[name] = record["fingerprint"]
-        self._content = {
-            "stage": stage,
-            "config": values,
-            "inputs": made_from,
-            "fingerprint": fingerprint([stage, values, made_from]),
-        }
+            fingerprints[name] = record["fingerprint"]
+        self._content = made_from(stage, config, fields, fingerprints)
         old = _read(self._path)
         if old and set(self.directory.iterdir()) == {self._path}:
             old = None  # A run that was stopped before it made anything binds nobody.

@@ -36,12 +36,12 @@ from rlsyn_jax.training.processes import barrier
 FIELDS = (*TARGET_FIELDS, "generator", *LATENT_FIELDS, "synthesize", "rewards")
 # Folder of a synthetic data set, and the stage whose generator makes it.
 GENERATORS = {"cold_start": "adapt", "reinforced": "reinforce"}
+INPUTS = ("pretrain", *GENERATORS.values())
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
     """Runs, resumes or skips the stage."""
-    inputs = ("pretrain", *GENERATORS.values())
-    record = StageRecord(workdir, "synthesize", config, FIELDS, inputs=inputs)
+    record = StageRecord(workdir, "synthesize", config, FIELDS, INPUTS)
     if record.complete:
         return
     dataset, splits = load_target(config, workdir)

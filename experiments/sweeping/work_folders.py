@@ -1,0 +1,109 @@
+"""What lies in a sweep's work folders: which stages are complete, and links to shared ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from sweeping.jobs import Job
+
+
+def stage_record(workdir: Path, stage: str) -> dict:
+    """Returns what a stage wrote about itself, or {} where it has not begun."""
+    try:
+        return json.loads((workdir / stage / "stage.json").read_text())
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        return {}
+
+
+def is_complete(sweep_dir: Path, job: Job) -> bool:
+    """Whether all stages of a job have been made, from what the plan says."""
+    records = {stage: stage_record(sweep_dir / job.workdir, stage) for stage in job.stages}
+    return all(
+        record.get("complete") and record["fingerprint"] == job.fingerprints[stage]
+        for stage, record in records.items()
+    )
+
+
+def complete_stages(sweep_dir: Path) -> dict[str, Path]:
+    """Returns the folder of every complete stage of a sweep by its fingerprint; links left out."""
+    found = {}
+    for path in sorted(sweep_dir.glob("shared/*/*/stage.json")) + sorted(
+        sweep_dir.glob("cells/*/*/stage.json")
+    ):
+        record = stage_record(path.parent.parent, path.parent.name)
+        if record.get("complete") and not path.parent.is_symlink():
+            found.setdefault(record["fingerprint"], path.parent)
+    return found
+
+
+def adopt_stages(sweep_dir: Path, job: Job, made_before: Mapping[str, Path]) -> None:
+    """Links the stages that a job would make to where they have been made before.
+
+    Args:
+        sweep_dir: of the sweep.
+        job: its folder gets the links.
+        made_before: fingerprint -> folder, of what a smaller or larger sweep left here.
+    """
+    for stage, fingerprint in job.fingerprints.items():
+        if fingerprint in made_before:
+            _link_stage(made_before[fingerprint], sweep_dir / job.workdir, stage)
+
+
+def link_stages(sweep_dir: Path, job: Job) -> None:
+    """Links the stages that a job starts from, and the data that were prepared for them.
+
+    Every process of a job may do it at once.
+
+    Args:
+        sweep_dir: of the sweep.
+        job: its folder gets the links.
+
+    Raises:
+        FileNotFoundError: a stage that the job starts from is not complete.
+    """
+    workdir = sweep_dir / job.workdir
+    for stage, source in job.links.items():
+        if not stage_record(sweep_dir / source, stage).get("complete"):
+            raise FileNotFoundError(
+                f"{sweep_dir / source / stage}, on which {job.name} rests, is not complete"
+            )
+        _link_stage(sweep_dir / source / stage, workdir, stage)
+    # Prepared data are the same wherever pretrain is. Latents of the target are encoded in adapt:
+    # before, two folders would write them at once.
+    for folder, needed in (("data", "pretrain"), ("latents", "adapt")):
+        source = sweep_dir / job.links[needed] / folder if needed in job.links else None
+        if source is not None and source.is_dir():
+            _link(source, workdir / folder)
+
+
+def _link_stage(source: Path, workdir: Path, stage: str) -> None:
+    """Links a complete stage, in place of what a run has begun there by itself."""
+    begun = workdir / stage
+    if not begun.is_symlink() and not stage_record(workdir, stage).get("complete"):
+        shutil.rmtree(begun, ignore_errors=True)
+    _link(source, begun)
+
+
+def _link(source: Path, place: Path) -> None:
+    """Puts a relative link to a folder at a place where there is none, or a copy of it."""
+    source = source.resolve()
+    if place.is_dir() and (not place.is_symlink() or place.resolve() == source):
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    temporary = place.with_name(f".{place.name}.{secrets.token_hex(8)}")
+    try:
+        os.symlink(os.path.relpath(source, place.parent.resolve()), temporary)
+    except OSError:  # A file system without links.
+        shutil.copytree(source, temporary)
+    try:
+        os.replace(temporary, place)
+    except OSError:
+        # Another process of the job was faster.
+        shutil.rmtree(temporary)
+        if not place.is_dir():
+            raise

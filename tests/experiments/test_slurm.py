@@ -1,0 +1,48 @@
+"""A sweep on a real Slurm of this machine: two processes a job, an array, and a preemption."""
+
+import json
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_preempted_job_of_two_processes_goes_on_and_its_array_follows(
+    program, slurm, tiny_sweep, wait_for, tmp_path
+):
+    # Nothing but the preemption saves a step of pretrain.
+    fields = {"pretrain.steps": 40, "pretrain.checkpoint_every": 10_000}
+    path = tiny_sweep('hyper.sweep("name", ["one", "other"])', **fields)
+    workdir = tmp_path / "sweep"
+    process = program.python(
+        "experiments/sweep.py",
+        str(path),
+        f"--workdir={workdir}",
+        "--launcher=slurm",
+        "--slurm.time=60",
+        "--slurm.partition=low",
+        "--slurm.ntasks_per_node=2",
+        environment=slurm.environment,
+    )
+    metrics = "shared/*/pretrain/metrics.jsonl"
+    wait_for(lambda: list(workdir.glob(metrics)) or process.poll() is not None)
+    assert process.poll() is None, program.log_of(process)
+    # All cores, in a partition that goes before.
+    assert slurm.ask("srun", "--partition=high", "--ntasks=4", "echo", "done").count("done") == 4
+    log = program.log_of(process)
+    assert process.returncode == 0, log + "".join(
+        p.read_text() for p in workdir.glob("slurm/*.err")
+    )
+    assert "2 cells, 3 jobs, 1 of them shared" in log and "2/2 cells" in log
+
+    shared, second = sorted(workdir.glob("logs/evaluate-*.log"), key=lambda path: len(path.name))
+    said = shared.read_text()
+    assert said.count("SIGTERM: pretrain, step") == 1 and "pretrain: resuming" in said
+    assert "2 process(es)" in said and second.read_text().count("2 process(es)") == 2
+    ids = json.loads((workdir / "slurm" / "jobs.json").read_text())
+    assert "Restarts=1" in slurm.ask("scontrol", "show", "job", ids[shared.stem])
+    array = ids["name=one"].removesuffix("_0")
+    assert ids["name=other"] == f"{array}_1"
+    for cell in ("name=one", "name=other"):
+        assert (workdir / "cells" / cell / "report" / "report.html").exists()
+    assert (workdir / "results.html").exists()

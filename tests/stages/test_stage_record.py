@@ -1,0 +1,35 @@
+"""What a stage will have been made from can be told before it runs."""
+
+from rlsyn_jax.main import STAGES
+from rlsyn_jax.stages import _module, stage_fingerprints
+from rlsyn_jax.stages.stage_record import StageRecord
+
+
+def run_nothing(config, workdir):
+    """Goes through the records of all stages; returns the fingerprints they write."""
+    written = {}
+    for stage in STAGES:
+        module = _module(stage)
+        record = StageRecord(workdir, stage, config, module.FIELDS, module.INPUTS)
+        record.finish()
+        written[stage] = record.fingerprint
+    return written
+
+
+def test_fingerprints_told_before_a_run_are_those_it_writes(program, tmp_path):
+    config = program.config()
+    assert stage_fingerprints(config) == run_nothing(config, tmp_path)
+
+
+def test_a_field_changes_the_first_stage_that_reads_it_and_all_after(program):
+    before = stage_fingerprints(program.config())
+    assert tuple(before) == STAGES
+    for field, first in {"seed": 0, "adapt": 1, "rewards": 2, "recognize": 4, "report": 6}.items():
+        change = {
+            "seed": {"seed": 1},
+            "rewards": {"rewards": {"coverage": {"weight": 0.1}}},
+            "report": {"report": {"identities": 2}},
+        }.get(field, {field: {"steps": 9}})
+        after = stage_fingerprints(program.config(**change))
+        changed = [before[stage] != after[stage] for stage in STAGES]
+        assert changed == [place >= first for place in range(len(STAGES))], field
