@@ -76,8 +76,11 @@ def run(
                 print(f"{job.name}: {', '.join(job.stages)}{after}")
         return {}
     if options.launcher == "slurm":
-        from sweeping.slurm import SlurmRuns  # Needs the extra.
-
+        try:
+            from sweeping.slurm import SlurmRuns
+        except ModuleNotFoundError as error:
+            message = f"--launcher=slurm needs {error.name}: pip install -e '.[slurm]'"
+            raise SweepError(message) from error
         return SlurmRuns(plan, sweep_dir, slurm).run()
     devices = options.gpus.split(";") if options.gpus else []
     return LocalRuns(plan, sweep_dir, options.parallel, devices).run()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -94,8 +95,10 @@ class SlurmRuns:
             parameters: of submitit's SlurmExecutor, such as time, in minutes.
 
         Raises:
-            ValueError: time is missing, or a parameter is unknown.
+            ValueError: time is missing, a parameter is unknown, or this is no machine of a cluster.
         """
+        if shutil.which("sbatch") is None:
+            raise ValueError("there is no sbatch here; start the sweep on a machine of the cluster")
         if "time" not in parameters:
             raise ValueError(
                 "--slurm.time is missing; give the minutes that a job may take at once"

@@ -88,7 +88,7 @@ def tiny_sweep(program, tmp_path):
 
     def write(cells, **fields) -> Path:
         fields = program.tiny_fields | {
-            "recognize.arms": ("real", "synthetic_only"),
+            "recognize.arms": ("synthetic_only",),
             "privacy.attacks": (),
             "reinforce.iterations": 1,
             **fields,

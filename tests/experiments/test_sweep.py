@@ -1,6 +1,5 @@
 """Sweeps of tiny runs: what is refused at once, and one that is stopped and goes on."""
 
-import json
 import signal
 
 import pyarrow.parquet
@@ -23,8 +22,8 @@ def test_what_cannot_run_is_refused_before_anything_starts(program, tiny_sweep, 
 
 
 CELLS = """hyper.chainit([
-    hyper.grid({"rewards.coverage.weight": [0.5, 1.0], "recognize.learning_rate": [1e-3, 3e-3]}),
-    hyper.fixed("rewards.richness.function", "nowhere:nothing"),
+    hyper.grid({"name": ["one", "other"], "recognize.learning_rate": [1e-3, 3e-3]}),
+    hyper.fixed("recognize.start", "nowhere"),
 ])"""
 
 
@@ -34,7 +33,7 @@ def test_a_sweep_stopped_in_the_middle_ends_as_plain_runs_do(
 ):
     path, workdir = tiny_sweep(CELLS), tmp_path / "sweep"
     process = sweep(program, path, workdir, "--parallel=2")
-    wait_for(lambda: list(workdir.glob("cells/*/recognize")) or process.poll() is not None)
+    wait_for(lambda: list(workdir.glob("shared/*/recognize")) or process.poll() is not None)
     process.send_signal(signal.SIGTERM)
     log = program.log_of(process)
     assert process.returncode == 143 and "the same command goes on from here" in log, log
@@ -44,33 +43,33 @@ def test_a_sweep_stopped_in_the_middle_ends_as_plain_runs_do(
     log = program.log_of(process)
     assert process.returncode == 1, log
     assert "5 cells, 8 jobs, 3 of them shared" in log and "4/5 cells, 1 failed" in log
-    failed = "function=nowhere-nothing"
+    failed = "start=nowhere"
     (line,) = [line for line in log.splitlines() if line.startswith("failed: ")]
     assert line.startswith(f"failed: {failed}: error: ") and "nowhere" in line
 
     # What cells share was made once, and is linked.
     cells = sorted(set(workdir.glob("cells/*")) - {workdir / "cells" / failed})
     assert len(cells) == 4
-    for stage, number in {"pretrain": 1, "adapt": 1, "reinforce": 2, "recognize": 4}.items():
+    times = {"pretrain": 1, "adapt": 1, "reinforce": 1, "recognize": 2, "report": 4}
+    for stage, number in times.items():
         assert len({(cell / stage).resolve() for cell in cells}) == number, stage
         logs = "".join(log.read_text() for log in workdir.glob("logs/*.log"))
         assert logs.count(f"{stage}: done in") == number, stage
 
     table = pyarrow.parquet.read_table(workdir / "results.parquet").to_pylist()
     rows = [row for row in table if row["split"] == "open" and row["measure"] == "map"]
-    assert len(rows) == 4 * 2 and {row["recognize.learning_rate"] for row in rows} == {1e-3, 3e-3}
+    assert len(rows) == 4 and {row["recognize.learning_rate"] for row in rows} == {1e-3, 3e-3}
     page = (workdir / "results.html").read_text()
     assert "4 of 5 cells are complete, 1 failed." in page
 
     # A job alone, as other launchers run it: it finds everything complete.
     process = sweep(program, path, workdir, f"--job={cells[0].name}")
     log = program.log_of(process)
-    assert process.returncode == 0 and "recognize: complete in" in log, log
+    assert process.returncode == 0 and "report: complete in" in log, log
 
     # The first cell, by the plain command.
-    fields = {"recognize.arms": "('real','synthetic_only')", "privacy.attacks": "()"}
-    fields |= {"reinforce.iterations": 1, "rewards.coverage.weight": 0.5}
-    fields |= {"recognize.learning_rate": 1e-3, "name": json.loads(metrics(cells[0]))["run"]}
+    fields = {"recognize.arms": "('synthetic_only',)", "privacy.attacks": "()"}
+    fields |= {"reinforce.iterations": 1, "recognize.learning_rate": 1e-3, "name": "one"}
     program.run(tmp_path / "plain", fields=fields)
     assert metrics(tmp_path / "plain") == metrics(cells[0])
 
