@@ -150,7 +150,6 @@ def test_averages_are_those_of_parameters_and_statistics():
     found = (state.ema_params, state.ema_batch_stats)
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(average)):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
-    assert run(Mixture(real=3), 1)[0].ema_params == {}
 
 
 def test_a_checkpoint_gives_averages_where_there_are_any(tmp_path):
@@ -161,6 +160,7 @@ def test_a_checkpoint_gives_averages_where_there_are_any(tmp_path):
         if ema:
             moved = jax.tree.map(lambda value: value + 1, state.ema_batch_stats)
             state = state.replace(ema_batch_stats=moved)
+        assert bool(state.ema_params) is ema
         folder = tmp_path / str(ema)
         with CheckpointStore(folder) as store:
             store.save(1, state, config={}, iterator_state=None)
