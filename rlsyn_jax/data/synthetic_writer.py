@@ -28,7 +28,7 @@ from rlsyn_jax.training.processes import is_primary
 
 MANIFEST = "manifest.parquet"
 _JOURNAL = "journal.jsonl"
-_IDENTITIES = b"identity_names"
+IDENTITIES = b"identity_names"
 _FORMATS = {"png": ("PNG", {}), "jpg": ("JPEG", {"quality": 95, "subsampling": 0})}
 # Characters that some file system or shell refuses in a name.
 _UNSAFE = re.compile(r'[<>:"/\\|?*%\x00-\x1f\x7f]')
@@ -124,7 +124,7 @@ class SyntheticDatasetWriter:
         columns = {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
         table = pa.table(columns or {"identity": pa.array([], pa.string())})
         names = json.dumps(self._identity_names, ensure_ascii=False)
-        table = table.replace_schema_metadata({_IDENTITIES: names, **metadata})
+        table = table.replace_schema_metadata({IDENTITIES: names, **metadata})
         sink = io.BytesIO()
         pq.write_table(table, sink)
         write_text(self._directory / "README.md", card)
@@ -174,14 +174,15 @@ def read_identity_names(directory: str | Path) -> tuple[str, ...]:
     Raises:
         ValueError: the folder holds no complete synthetic data set.
     """
-    return tuple(json.loads(_read_table(Path(directory)).schema.metadata[_IDENTITIES]))
+    return tuple(json.loads(_read_table(Path(directory)).schema.metadata[IDENTITIES]))
 
 
 def load_synthetic(directory: str | Path) -> tuple[IdentityDataset | EmptyDataset, dict]:
     """Reads a synthetic data set into memory.
 
     Args:
-        directory: folder that SyntheticDatasetWriter finished.
+        directory: folder that SyntheticDatasetWriter finished, or a manifest in it of some of its
+            images, such as one that a selection left.
 
     Returns:
         (the data set, whose labels count as in the writer's identity_names; the manifest's
@@ -190,10 +191,11 @@ def load_synthetic(directory: str | Path) -> tuple[IdentityDataset | EmptyDatase
     Raises:
         ValueError: the folder holds no complete synthetic data set, or an image is damaged.
     """
-    directory = Path(directory)
-    table = _read_table(directory)
+    path = Path(directory)
+    directory = path.parent if path.is_file() else path
+    table = _read_table(path)
     columns = table.to_pydict()
-    names = tuple(json.loads(table.schema.metadata[_IDENTITIES]))
+    names = tuple(json.loads(table.schema.metadata[IDENTITIES]))
     if not columns["identity"]:
         return EmptyDataset(names), columns
     label_of = {name: label for label, name in enumerate(names)}
@@ -301,13 +303,13 @@ def _encode(image: np.ndarray, image_format: str) -> bytes:
 
 
 def _read_table(directory: Path) -> pa.Table:
-    path = directory / MANIFEST
+    path = directory if directory.is_file() else directory / MANIFEST
     if not path.is_file():
         raise ValueError(
             f"{directory} holds no {MANIFEST}; expected a synthetic data set that was written to "
             "its end (run the stage synthesize)"
         )
     table = pq.read_table(path)
-    if _IDENTITIES not in (table.schema.metadata or {}):
+    if IDENTITIES not in (table.schema.metadata or {}):
         raise ValueError(f"{path} has no identity_names in its metadata; it is not of this program")
     return table
