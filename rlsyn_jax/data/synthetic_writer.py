@@ -23,6 +23,7 @@ from PIL import Image
 
 from rlsyn_jax.data.identity_dataset import IdentityDataset
 from rlsyn_jax.data.image_decoding import decode_image
+from rlsyn_jax.data.published_splits import listed_file
 from rlsyn_jax.training.atomic_files import storage_error, write_bytes, write_text
 from rlsyn_jax.training.processes import is_primary
 
@@ -174,7 +175,7 @@ def read_identity_names(directory: str | Path) -> tuple[str, ...]:
     Raises:
         ValueError: the folder holds no complete synthetic data set.
     """
-    return tuple(json.loads(_read_table(Path(directory)).schema.metadata[IDENTITIES]))
+    return _names(_read_table(Path(directory)), directory)
 
 
 def load_synthetic(directory: str | Path) -> tuple[IdentityDataset | EmptyDataset, dict]:
@@ -195,20 +196,38 @@ def load_synthetic(directory: str | Path) -> tuple[IdentityDataset | EmptyDatase
     directory = path.parent if path.is_file() else path
     table = _read_table(path)
     columns = table.to_pydict()
-    names = tuple(json.loads(table.schema.metadata[IDENTITIES]))
-    if not columns["identity"]:
+    names = _names(table, path)
+    if not table.num_rows:
         return EmptyDataset(names), columns
+    missing = [name for name in ("identity", "file") if name not in columns]
+    if missing:
+        raise ValueError(f"the manifest of {path} lacks the columns {missing}")
     label_of = {name: label for label, name in enumerate(names)}
-    with Image.open(directory / columns["file"][0]) as first:
-        channels = 1 if first.mode == "L" else 3
-    images = [
-        decode_image(directory / file, image_size=None, channels=channels)
-        for file in columns["file"]
-    ]
+    files = []
+    for row, (name, file) in enumerate(zip(columns["identity"], columns["file"])):
+        described_as = f"Row {row} of the manifest of {path}"
+        if not isinstance(name, str) or name not in label_of or not isinstance(file, str):
+            raise ValueError(
+                f"{described_as} has the identity {name!r:.60} and the file {file!r:.60}; expected "
+                "one of identity_names and a path"
+            )
+        files.append(directory / listed_file(directory, ".", file, described_as))
+    first = decode_image(files[0], image_size=None, channels=3)
+    with Image.open(files[0]) as image:
+        channels = 1 if image.mode == "L" else 3
+    images = np.empty((len(files), *first.shape[:2], channels), np.uint8)
+    for row, file in enumerate(files):
+        image = decode_image(file, image_size=None, channels=channels)
+        if image.shape != images.shape[1:]:
+            raise ValueError(
+                f"{file} has {image.shape[0]} x {image.shape[1]} pixels, the first image of {path} "
+                f"{first.shape[0]} x {first.shape[1]}; expected one size"
+            )
+        images[row] = image
     labels = np.array([label_of[name] for name in columns["identity"]], np.int32)
     dataset = IdentityDataset(
         name=directory.name,
-        images=np.stack(images),
+        images=images,
         identities=labels,
         cameras=np.zeros(len(labels), np.int32),
         identity_names=names,
@@ -309,7 +328,21 @@ def _read_table(directory: Path) -> pa.Table:
             f"{directory} holds no {MANIFEST}; expected a synthetic data set that was written to "
             "its end (run the stage synthesize)"
         )
-    table = pq.read_table(path)
+    try:
+        table = pq.read_table(path)
+        table.validate(full=True)  # Texts that are no UTF-8 are found here.
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ValueError(f"{path} is no intact Parquet file: {error}") from error
     if IDENTITIES not in (table.schema.metadata or {}):
         raise ValueError(f"{path} has no identity_names in its metadata; it is not of this program")
     return table
+
+
+def _names(table: pa.Table, path: str | Path) -> tuple[str, ...]:
+    try:
+        names = json.loads(table.schema.metadata[IDENTITIES])
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"the manifest of {path} has damaged identity_names: {error}") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"the manifest of {path} has identity_names that are no list of names")
+    return tuple(names)

@@ -55,6 +55,7 @@ def read_manifest_rows(path: str | Path) -> pa.Table:
         raise FileNotFoundError(f"{path} is not a file; expected a manifest in Parquet")
     try:
         table = pq.read_table(path)
+        table.validate(full=True)  # Texts that are no UTF-8 are found here.
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ValueError(f"{path} is no intact Parquet file: {error}") from error
     missing = [name for name in ("identity", "file") if name not in table.column_names]
