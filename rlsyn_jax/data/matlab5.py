@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 _HEADER = 128
-_LARGEST = 2**26  # Bytes, of a file and of what it holds; these are lists of images.
+_LARGEST = 2**24  # Bytes, of a file and of all that it holds; these are lists of images.
 _MATRIX, _COMPRESSED = 14, 15
 _NUMBERS = {
     1: "i1", 2: "u1", 3: "<i2", 4: "<u2", 5: "<i4", 6: "<u4", 7: "<f4", 9: "<f8", 12: "<i8",
@@ -48,10 +48,12 @@ def read_matlab5(path: str | Path, names: tuple[str, ...]) -> dict[str, np.ndarr
         content = path.read_bytes()
         if content[124:128] != b"\x00\x01IM":
             raise ValueError("another header than a MATLAB 5 file in little-endian order")
-        variables = {}
+        variables, room = {}, _LARGEST
         for kind, data in _elements(content[_HEADER:]):
             if kind == _COMPRESSED:
-                ((kind, data),) = _elements(_decompressed(data))
+                data = _decompressed(data, room)
+                room -= len(data)
+                ((kind, data),) = _elements(data)
             if kind != _MATRIX:
                 raise ValueError(f"an element of type {kind}; expected variables")
             name, value = _variable(data, names)
@@ -87,11 +89,11 @@ def _elements(content: bytes) -> Iterator[tuple[int, bytes]]:
         yield kind, content[start : start + size]
 
 
-def _decompressed(data: bytes) -> bytes:
+def _decompressed(data: bytes, room: int) -> bytes:
     stream = zlib.decompressobj()
-    content = stream.decompress(data, _LARGEST)
+    content = stream.decompress(data, max(room, 1))  # 0 would be no limit.
     if not stream.eof:
-        raise ValueError(f"a compressed variable that is cut off or above {_LARGEST} bytes")
+        raise ValueError(f"a compressed variable that is cut off, or {_LARGEST} bytes and more")
     return content
 
 

@@ -95,14 +95,15 @@ def _num_rows(path: Path) -> int:
 
 def _images(path: Path) -> Iterator[LabelledImage]:
     with _opened(path) as file:
-        names = file.schema_arrow.names
+        schema = _schema(file, path)
+        names = schema.names
         label = next((name for name in _LABELS if name in names), None)
         if "image" not in names or label is None:
             raise ValueError(
                 f"{path} has the columns {', '.join(names)}; expected image and one of "
                 f"{', '.join(_LABELS)}."
             )
-        class_names = _class_names(file.schema_arrow, label)
+        class_names = _class_names(schema, label)
         columns = [name for name in ("image", label, "camera") if name in names]
         row = 0
         batches = file.iter_batches(_ROWS_AT_ONCE, columns=columns)
@@ -117,6 +118,13 @@ def _images(path: Path) -> Iterator[LabelledImage]:
                     camera if type(camera) is int and 0 <= camera < 2**31 else None,
                 )
                 row += 1
+
+
+def _schema(file: pq.ParquetFile, path: Path) -> pa.Schema:
+    try:
+        return file.schema_arrow
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ValueError(f"{path} has columns of an unknown type: {error}.") from error
 
 
 def _next_rows(batches: Iterator[pa.RecordBatch], path: Path, row: int) -> list[dict] | None:

@@ -113,9 +113,11 @@ def read_index(path: str | Path) -> dict[int, int]:
         {key: offset in bytes}, in the file's order.
 
     Raises:
-        ValueError: where the file cannot be read, a line has another form or a key comes twice.
+        ValueError: where the file cannot be read, a line has another form or a key or an offset
+            comes twice.
     """
     offsets: dict[int, int] = {}
+    taken: set[int] = set()
     with _opened(path) as file:
         number = 0
         while line := file.readline(256):
@@ -129,6 +131,12 @@ def read_index(path: str | Path) -> dict[int, int]:
             key, offset = int(fields[0]), int(fields[1])
             if key in offsets:
                 raise ValueError(f"Line {number} of {path} has the key {key} a second time.")
+            if offset in taken:
+                raise ValueError(
+                    f"Line {number} of {path} has the offset {offset} a second time; expected one "
+                    "key for each record."
+                )
+            taken.add(offset)
             offsets[key] = offset
     if not offsets:
         raise ValueError(f"Index {path} is empty; expected a line for each record.")

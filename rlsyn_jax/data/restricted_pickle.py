@@ -347,6 +347,6 @@ def read_restricted_pickle(file: BinaryIO, described_as: str):
 
 
 def _shape(shape: tuple) -> tuple[int, ...]:
-    if len(shape) > 4 or not all(type(side) is int and side >= 0 for side in shape):
+    if len(shape) > 4 or not all(type(side) is int and 0 <= side < 2**31 for side in shape):
         raise ValueError("an array of no shape")
     return shape

@@ -23,12 +23,13 @@ from PIL import Image
 
 from rlsyn_jax.data.identity_dataset import IdentityDataset
 from rlsyn_jax.data.image_decoding import decode_image
+from rlsyn_jax.data.published_splits import listed_file
 from rlsyn_jax.training.atomic_files import storage_error, write_bytes, write_text
 from rlsyn_jax.training.processes import is_primary
 
 MANIFEST = "manifest.parquet"
 _JOURNAL = "journal.jsonl"
-_IDENTITIES = b"identity_names"
+IDENTITIES = b"identity_names"
 _FORMATS = {"png": ("PNG", {}), "jpg": ("JPEG", {"quality": 95, "subsampling": 0})}
 # Characters that some file system or shell refuses in a name.
 _UNSAFE = re.compile(r'[<>:"/\\|?*%\x00-\x1f\x7f]')
@@ -124,7 +125,7 @@ class SyntheticDatasetWriter:
         columns = {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
         table = pa.table(columns or {"identity": pa.array([], pa.string())})
         names = json.dumps(self._identity_names, ensure_ascii=False)
-        table = table.replace_schema_metadata({_IDENTITIES: names, **metadata})
+        table = table.replace_schema_metadata({IDENTITIES: names, **metadata})
         sink = io.BytesIO()
         pq.write_table(table, sink)
         write_text(self._directory / "README.md", card)
@@ -174,14 +175,15 @@ def read_identity_names(directory: str | Path) -> tuple[str, ...]:
     Raises:
         ValueError: the folder holds no complete synthetic data set.
     """
-    return tuple(json.loads(_read_table(Path(directory)).schema.metadata[_IDENTITIES]))
+    return _names(_read_table(Path(directory)), directory)
 
 
 def load_synthetic(directory: str | Path) -> tuple[IdentityDataset | EmptyDataset, dict]:
     """Reads a synthetic data set into memory.
 
     Args:
-        directory: folder that SyntheticDatasetWriter finished.
+        directory: folder that SyntheticDatasetWriter finished, or a manifest in it of some of its
+            images, such as one that a selection left.
 
     Returns:
         (the data set, whose labels count as in the writer's identity_names; the manifest's
@@ -190,23 +192,42 @@ def load_synthetic(directory: str | Path) -> tuple[IdentityDataset | EmptyDatase
     Raises:
         ValueError: the folder holds no complete synthetic data set, or an image is damaged.
     """
-    directory = Path(directory)
-    table = _read_table(directory)
+    path = Path(directory)
+    directory = path.parent if path.is_file() else path
+    table = _read_table(path)
     columns = table.to_pydict()
-    names = tuple(json.loads(table.schema.metadata[_IDENTITIES]))
-    if not columns["identity"]:
+    names = _names(table, path)
+    if not table.num_rows:
         return EmptyDataset(names), columns
+    missing = [name for name in ("identity", "file") if name not in columns]
+    if missing:
+        raise ValueError(f"the manifest of {path} lacks the columns {missing}")
     label_of = {name: label for label, name in enumerate(names)}
-    with Image.open(directory / columns["file"][0]) as first:
-        channels = 1 if first.mode == "L" else 3
-    images = [
-        decode_image(directory / file, image_size=None, channels=channels)
-        for file in columns["file"]
-    ]
+    files = []
+    for row, (name, file) in enumerate(zip(columns["identity"], columns["file"])):
+        described_as = f"Row {row} of the manifest of {path}"
+        if not isinstance(name, str) or name not in label_of or not isinstance(file, str):
+            raise ValueError(
+                f"{described_as} has the identity {name!r:.60} and the file {file!r:.60}; expected "
+                "one of identity_names and a path"
+            )
+        files.append(directory / listed_file(directory, ".", file, described_as))
+    first = decode_image(files[0], image_size=None, channels=3)
+    with Image.open(files[0]) as image:
+        channels = 1 if image.mode == "L" else 3
+    images = np.empty((len(files), *first.shape[:2], channels), np.uint8)
+    for row, file in enumerate(files):
+        image = decode_image(file, image_size=None, channels=channels)
+        if image.shape != images.shape[1:]:
+            raise ValueError(
+                f"{file} has {image.shape[0]} x {image.shape[1]} pixels, the first image of {path} "
+                f"{first.shape[0]} x {first.shape[1]}; expected one size"
+            )
+        images[row] = image
     labels = np.array([label_of[name] for name in columns["identity"]], np.int32)
     dataset = IdentityDataset(
         name=directory.name,
-        images=np.stack(images),
+        images=images,
         identities=labels,
         cameras=np.zeros(len(labels), np.int32),
         identity_names=names,
@@ -301,13 +322,27 @@ def _encode(image: np.ndarray, image_format: str) -> bytes:
 
 
 def _read_table(directory: Path) -> pa.Table:
-    path = directory / MANIFEST
+    path = directory if directory.is_file() else directory / MANIFEST
     if not path.is_file():
         raise ValueError(
             f"{directory} holds no {MANIFEST}; expected a synthetic data set that was written to "
             "its end (run the stage synthesize)"
         )
-    table = pq.read_table(path)
-    if _IDENTITIES not in (table.schema.metadata or {}):
+    try:
+        table = pq.read_table(path)
+        table.validate(full=True)  # Texts that are no UTF-8 are found here.
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ValueError(f"{path} is no intact Parquet file: {error}") from error
+    if IDENTITIES not in (table.schema.metadata or {}):
         raise ValueError(f"{path} has no identity_names in its metadata; it is not of this program")
     return table
+
+
+def _names(table: pa.Table, path: str | Path) -> tuple[str, ...]:
+    try:
+        names = json.loads(table.schema.metadata[IDENTITIES])
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"the manifest of {path} has damaged identity_names: {error}") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"the manifest of {path} has identity_names that are no list of names")
+    return tuple(names)

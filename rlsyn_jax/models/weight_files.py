@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 _TORCH_ENDINGS = (".pt", ".pth", ".bin")
 _DIFFUSERS_NAME = "diffusion_pytorch_model"
@@ -137,7 +137,11 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
     try:
         with safe_open(str(path), framework="numpy") as file:
             return {name: file.get_tensor(name) for name in file.keys()}
-    except SafetensorError as error:
+    except FileNotFoundError:
+        raise
+    except (
+        Exception
+    ) as error:  # Types of numbers that NumPy does not have are errors of many kinds.
         raise ValueError(f"{path} is truncated or no safetensors file: {error}") from error
 
 

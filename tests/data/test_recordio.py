@@ -143,6 +143,7 @@ def test_a_record_of_another_size_than_an_image_is_not_held(tmp_path, monkeypatc
         (b"0\t-4\n", "Line 1 of"),
         (b"0\t1.5\n", "Line 1 of"),
         (b"0\t0\n0\t8\n", "Line 2 of .*the key 0 a second time"),
+        (b"0\t8\n1\t8\n", "Line 2 of .*the offset 8 a second time"),
         (b"0\t" + b"9" * 5000, "Line 1 of"),
         (bytes(1000), "Line 1 of"),
         ("\u0663\t\u0664\n".encode(), "Line 1 of"),

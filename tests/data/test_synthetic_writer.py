@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -122,3 +123,30 @@ def test_folder_names_are_apart_and_safe(names):
     assert len({folder.casefold() for folder in folders}) == len(names)
     for folder in folders:
         assert "/" not in folder and folder not in (".", "..") and len(folder.encode()) <= 255
+
+
+def test_a_damaged_data_set_is_named_with_its_row(tmp_path):
+    writer = SyntheticDatasetWriter(tmp_path, identity_names=("a",))
+    for number, size in enumerate((4, 4, 6)):
+        writer.write_image("a", number, np.zeros((size, size, 3), np.uint8), {})
+    writer.finish(card="", metadata={})
+    path = tmp_path / "manifest.parquet"
+    table = pq.read_table(path)
+    files = table["file"].to_pylist()
+    for columns, message in (
+        ({"identity": ["a"] * 3, "file": files}, "has 6 x 6 pixels, the first image .* 4 x 4"),
+        ({"identity": ["a", "b"], "file": files[:2]}, "Row 1 of .* the identity 'b'"),
+        ({"identity": ["a"], "file": ["../00000.png"]}, "Row 0 of .* a path inside"),
+        ({"identity": ["a"], "file": ["a/9.png"]}, "Row 0 of .* there is no file"),
+        ({"identity": ["a"]}, r"lacks the columns \['file'\]"),
+    ):
+        changed = pa.table(columns).replace_schema_metadata(table.schema.metadata)
+        pq.write_table(changed, path)
+        with pytest.raises(ValueError, match=message):
+            load_synthetic(tmp_path)
+    pq.write_table(table.replace_schema_metadata({b"identity_names": b"{"}), path)
+    with pytest.raises(ValueError, match="damaged identity_names"):
+        load_synthetic(tmp_path)
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(ValueError, match="no intact Parquet file"):
+        load_synthetic(tmp_path)

@@ -104,8 +104,10 @@ def test_images_of_another_size_and_in_a_list_of_lists(tmp_path):
     images = [encoded(50, (12, 6)), encoded(60, (6, 12))] * 2
     (tmp_path / "a.bin").write_bytes(pickle.dumps([images, [False, True]]))
     result = read(tmp_path / "a.bin", channels=1)
-    assert result.images.shape == (4, 6, 6, 1)
-    np.testing.assert_array_equal(result.images[:2, 3, 3, 0], [50, 60])
+    # What the pickle holds twice is decoded once.
+    assert result.images.shape == (2, 6, 6, 1)
+    np.testing.assert_array_equal(result.images[:, 3, 3, 0], [50, 60])
+    assert result.first.tolist() == [0, 0] and result.second.tolist() == [1, 1]
 
 
 class Attack:
@@ -173,11 +175,11 @@ def test_other_instructions_are_refused(tmp_path, content):
         (b"\x80\x02h\x07.", "a value 7 that was not kept"),
         (b"\x80\x02e.", "an end without a beginning"),
         (b"\x80\x02(NNe.", "an instruction that needs a list"),
-        (b"\x80\x02]q\x00h\x00ah\x00\x86.", "truth values of .* 0 is \\[\\["),  # Holds itself.
+        (b"\x80\x02]q\x00h\x00ah\x00\x86.", "truth values of .* 0 is a list"),  # Holds itself.
         (pickle.dumps(IMAGES), "does not hold two things"),
         (pickle.dumps((IMAGES, ANSWERS[:2])), "holds 6 images and 2 truth values"),
         (pickle.dumps((IMAGES, [1, 0, 2])), "truth values of .* are none: 2 is 2"),
-        (pickle.dumps((IMAGES, [b"1", b"0", b"1"])), "truth values of .* are none: 0 is Stored"),
+        (pickle.dumps((IMAGES, [b"1", b"0", b"1"])), "truth values of .* are none: 0 is a Stored"),
         (pickle.dumps((IMAGES, None)), "truth values of .* are none: they are no list"),
         (pickle.dumps((IMAGES, np.array([1.0, 0.0, 1.0]))), "an array of f8; expected whole"),
         (pickle.dumps((None, ANSWERS)), "holds no list of images"),
@@ -198,10 +200,32 @@ def test_what_is_wrong_is_named(tmp_path, content, message):
 def test_an_array_is_not_larger_than_its_bytes(tmp_path):
     array = pickle.dumps(([np.zeros(5, np.uint8)] * 6, ANSWERS), 2)
     assert array.count(b"K\x05\x85") == 1
-    for shape in (b"K\x06\x85", b"\x8a\x08" + b"\x7f" * 8 + b"\x85"):
+    for shape, message in (
+        (b"K\x06\x85", "Image 0 of .*an array of shape"),
+        (b"\x8a\x04" + b"\x7f" * 4 + b"\x85", "Image 0 of .*an array of shape"),
+        (b"\x8a\x08" + b"\x7f" * 8 + b"\x85", "an array of no shape"),
+    ):
         (tmp_path / "a.bin").write_bytes(array.replace(b"K\x05\x85", shape))
-        with pytest.raises(ValueError, match="Image 0 of .*an array of shape"):
+        with pytest.raises(ValueError, match=message):
             read(tmp_path / "a.bin")
+
+
+def test_an_image_that_is_kept_and_named_again_takes_no_more_memory(tmp_path):
+    kept = b"C" + bytes([len(IMAGES[0])]) + IMAGES[0] + b"q\x00"
+    answers = b"](" + b"\x88\x89" * 10_000 + b"e"
+    (tmp_path / "a.bin").write_bytes(
+        b"\x80\x03](" + kept + b"h\x00" * 39_999 + b"e" + answers + b"\x86."
+    )
+    result = read(tmp_path / "a.bin", image_size=112)
+    assert result.images.shape == (1, 112, 112, 3) and len(result.first) == 20_000
+
+
+def test_values_that_are_endless_to_print_are_named_by_their_kind(tmp_path):
+    images = b"](" + b"".join(b"C" + bytes([len(i)]) + i for i in IMAGES[:2]) + b"e"
+    tree = b")q\x00" + b"0h\x00h\x00\x86q\x00" * 60  # 2**60 leaves.
+    (tmp_path / "a.bin").write_bytes(b"\x80\x03" + images + b"](" + tree + b"e\x86.")
+    with pytest.raises(ValueError, match="truth values of .* 0 is a tuple"):
+        read(tmp_path / "a.bin")
 
 
 def test_many_instructions_end(tmp_path, monkeypatch):

@@ -1,9 +1,13 @@
 """Files of arrays: what is in them comes back, pickles and damage are refused."""
 
+import io
+import zipfile
+
 import numpy as np
 import pytest
 import safetensors.numpy
 
+from rlsyn_jax.evaluation import array_files
 from rlsyn_jax.evaluation.array_files import load_arrays
 
 ARRAYS = {"embeddings": np.eye(3, dtype=np.float32), "ids": np.arange(3)}
@@ -51,3 +55,28 @@ def test_what_is_wrong_is_told(tmp_path):
     (tmp_path / "one.npy").rename(tmp_path / "one.npz")
     with pytest.raises(ValueError, match="one array and no names"):
         load_arrays(tmp_path / "one.npz", ["ids"])
+
+
+def npy(shape, data):
+    sink = io.BytesIO()
+    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(sink, header)
+    return sink.getvalue() + data
+
+
+def test_headers_that_claim_more_than_is_there_take_no_memory(tmp_path):
+    for shape in ((2**40,), (2**62, 2**62), (3, -1), (0,)):
+        with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+            archive.writestr("ids.npy", npy(shape, bytes(12)))
+        with pytest.raises(ValueError, match="a.npz: not a readable .* in 12 bytes"):
+            load_arrays(tmp_path / "a.npz", ["ids"])
+
+
+def test_bombs_are_refused_and_what_was_compressed_well_is_read(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / "a.npz", ids=np.zeros(2**16))
+    assert load_arrays(tmp_path / "a.npz", ["ids"])["ids"].shape == (2**16,)
+    monkeypatch.setattr(array_files, "_LARGEST_COMPRESSED", 2**18)
+    with pytest.raises(ValueError, match="ids of 524288 bytes was compressed to"):
+        load_arrays(tmp_path / "a.npz", ["ids"])
+    np.savez(tmp_path / "a.npz", ids=np.zeros(2**16))  # Not compressed, and as large.
+    assert load_arrays(tmp_path / "a.npz", ["ids"])["ids"].shape == (2**16,)
