@@ -291,6 +291,7 @@ def default_config() -> ConfigDict:
     config.recognize.warmup_steps = 20
     config.recognize.decay = "cosine"  # constant | linear | cosine | step
     config.recognize.decay_at = (1 / 3, 7 / 12)  # Of step: shares of the steps, each a tenth.
+    # Of all arms, and of the extractors.
     config.recognize.crop_padding = 2  # Pixels.
     config.recognize.flip = True
     config.recognize.erasing_probability = 0.5  # Of the Random Erasing arm.

@@ -20,6 +20,7 @@ VARIANTS = {
     "cuhk03": ["labeled", "detected", "ci"],
     "faces": ["orl", "lfw", "lfw_latents"],
     "folder": ["FOLDER"],
+    "omniglot": ["small1", "small2"],
     "market1501": ["resnet50", "vit", "ci"],
     "procedural_prior": [],
     "quickstart": ["full", "ci"],
@@ -59,7 +60,9 @@ def test_every_config_is_valid_and_adds_no_field(tmp_path, name, variant):
         assert config.data.path == str(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["casia_dit_xl2", "cuhk03", "faces", "market1501", "quickstart"])
+@pytest.mark.parametrize(
+    "name", ["casia_dit_xl2", "cuhk03", "faces", "market1501", "omniglot", "quickstart"]
+)
 def test_unknown_variants_are_refused_by_name(name):
     get_config = runpy.run_path(str(CONFIGS / f"{name}.py"))["get_config"]
     with pytest.raises(ValueError, match=f"configs/{name}.py:huge is not known"):

@@ -157,7 +157,8 @@ def _train(
     def augment(key, images):
         images = model.resize(images)
         flip_key, crop_key = jax.random.split(key)
-        images = random_flip(flip_key, images)
+        if config.recognize.flip:
+            images = random_flip(flip_key, images)
         return random_crop(crop_key, images, padding=config.recognize.crop_padding)
 
     step = make_train_step(

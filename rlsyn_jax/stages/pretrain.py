@@ -54,6 +54,7 @@ FIELDS = (
     "recognize.network",
     "recognize.width",
     "recognize.crop_padding",
+    "recognize.flip",
 )
 INPUTS = ()
 SHIPPED = "priors/procedural.safetensors"
