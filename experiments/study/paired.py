@@ -1,0 +1,105 @@
+"""Differences between two arms over several runs, with intervals over seeds and people.
+
+A run is what evaluate/per_person.json holds: each person's values, of every arm and recogniser
+seed. Runs of a study differ by their seed, which decides who is enrolled, how networks begin and
+what is generated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Difference(NamedTuple):
+    """How far an arm is above another one.
+
+    Attributes:
+        mean: over runs, of each run's mean over its queries.
+        low, high: of the interval.
+        runs: how many.
+    """
+
+    mean: float
+    low: float
+    high: float
+    runs: int
+
+
+def paired_difference(
+    runs: Sequence[Mapping[str, Any]],
+    arm: str,
+    baseline: str,
+    measure: str,
+    *,
+    baseline_runs: Sequence[Mapping[str, Any]] | None = None,
+    num_resamples: int = 10_000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Difference:
+    """Returns the mean difference of two arms, paired by run and person, and its interval.
+
+    Runs are drawn with replacement, and within each drawn run its people: so the interval holds
+    what another split and another start change, and what other people would.
+
+    Args:
+        runs: contents of per_person.json.
+        arm, baseline: names of arms.
+        measure: of both.
+        baseline_runs: the baseline's runs, of the same seeds and in the same order, where it was
+            measured in others.
+        num_resamples: draws, at least 1.
+        confidence: in (0, 1).
+        seed: of the drawing.
+
+    Raises:
+        ValueError: there is no run, or one has other people or lacks the arm or the measure.
+
+    Source: Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8.
+    """
+    baseline_runs = runs if baseline_runs is None else baseline_runs
+    if not runs or len(runs) != len(baseline_runs):
+        raise ValueError(f"{len(runs)} and {len(baseline_runs)} runs cannot be paired")
+    pairs = []
+    for number, (run, other) in enumerate(zip(runs, baseline_runs)):
+        values, weights = person_means(run, arm, measure)
+        others, _ = person_means(other, baseline, measure)
+        if set(values) != set(others):
+            raise ValueError(f"run {number}: {arm} and {baseline} were measured on other people")
+        difference = np.array([values[person] - others[person] for person in values])
+        pairs.append((difference, np.array([weights[person] for person in values], np.float64)))
+    means = np.array([np.average(difference, weights=weight) for difference, weight in pairs])
+    generator = np.random.default_rng(seed)
+    # Of each run, so many means over people drawn anew; then runs are drawn.
+    resampled = np.stack([_resampled_means(*pair, num_resamples, generator) for pair in pairs])
+    drawn = generator.integers(len(pairs), size=(num_resamples, len(pairs)))
+    totals = resampled[drawn, np.arange(num_resamples)[:, None]].mean(axis=1)
+    low, high = np.quantile(totals, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Difference(float(means.mean()), float(low), float(high), len(pairs))
+
+
+def person_means(
+    run: Mapping[str, Any], arm: str, measure: str
+) -> tuple[dict[str, float], dict[str, int]]:
+    """Returns each person's value, the mean over recogniser seeds, and each person's weight.
+
+    Raises:
+        ValueError: the run lacks the arm or the measure.
+    """
+    measures = run["arms"].get(arm)
+    if measures is None:
+        raise ValueError(f"there is no arm {arm!r}; the run has {', '.join(run['arms'])}")
+    if measure not in measures:
+        raise ValueError(f"{arm} has no {measure!r}; it has {', '.join(measures)}")
+    values = {person: float(np.mean(seeds)) for person, seeds in measures[measure].items()}
+    return values, run["weights"][measure]
+
+
+def _resampled_means(
+    values: np.ndarray, weights: np.ndarray, number: int, generator: np.random.Generator
+) -> np.ndarray:
+    """Returns weighted means [number] over people drawn with replacement."""
+    counts = generator.multinomial(len(values), np.full(len(values), 1 / len(values)), number)
+    return (counts @ (weights * values)) / (counts @ weights)
