@@ -219,6 +219,9 @@ def default_config() -> ConfigDict:
     config.synthesize.near_copy_quantile = 0.01  # Of held-out images' distances to train images.
     # Draws an image before a near copy is given up; candidates for a person who does not exist.
     config.synthesize.max_attempts = 2
+    # Cold-start samples drawn for each one that is kept, by the rewards, for the arm real_best_of;
+    # 0 = as many as cost the passes through the generator that reinforcement took.
+    config.synthesize.best_of = 0
     config.synthesize.gate_share = 0.75  # Usable where identity accuracy >= this share of real's.
 
     config.recognize = ConfigDict()
@@ -436,7 +439,7 @@ _NOT_NEGATIVE = (
     "reinforce.guidance_scale synthesize.guidance_scale "
     "extractor.width extractor.judge_width extractor.cosface_margin recognize.width "
     "recognize.embedding_dim recognize.image_size recognize.image_width recognize.gradient_clip "
-    "reinforce.guidance_channels synthesize.guidance_channels"
+    "reinforce.guidance_channels synthesize.guidance_channels synthesize.best_of"
 ).split()
 
 _POSITIVE = (
@@ -517,6 +520,7 @@ ARMS = (
     "real_joint",
     "real_novel",
     "real_cold_start",
+    "real_best_of",
     "real_reinforced",
     "real_reinforced_selected",
     "real_reinforced_nearest",
@@ -529,10 +533,13 @@ class ConfigError(ValueError):
 
 
 def field(config: ConfigDict, path: str):
-    """Returns the value at a dotted path, such as "reinforce.eta"."""
+    """Returns the value at a dotted path, such as "reinforce.eta".
+
+    Below a tuple, it is whether the tuple holds that name: "recognize.arms.real".
+    """
     value = config
     for part in path.split("."):
-        value = value[part]
+        value = part in value if isinstance(value, tuple) else value[part]
     return value
 
 

@@ -47,6 +47,7 @@ ARM_SETTINGS = {
     "real_joint": Arm(others="general"),
     "real_novel": Arm(others="novel"),
     "real_cold_start": Arm(synthetic="cold_start"),
+    "real_best_of": Arm(synthetic="best_of"),
     "real_reinforced": Arm(synthetic="reinforced"),
     "real_reinforced_selected": Arm(synthetic="reinforced", selects=True),
     "real_reinforced_nearest": Arm(synthetic="nearest"),
@@ -68,8 +69,9 @@ def mixture_of(config: ConfigDict, arm: str) -> Mixture:
 
 def others_per_batch(config: ConfigDict, arm: str) -> int:
     """Returns how many identities of an arm's batches are not the target's."""
-    kind = ARM_SETTINGS[arm].others
-    return config.recognize[f"{kind}_per_batch"] if kind else 0
+    recognize = config.recognize
+    numbers = {"": 0, "general": recognize.general_per_batch, "novel": recognize.novel_per_batch}
+    return numbers[ARM_SETTINGS[arm].others]
 
 
 def start_of(config: ConfigDict, arm: str) -> str:

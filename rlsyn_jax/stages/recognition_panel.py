@@ -16,6 +16,7 @@ ARM_TITLES = {
     "real_joint": "real + general people",
     "real_novel": "real + people who do not exist",
     "real_cold_start": "real + synthetic, cold start",
+    "real_best_of": "real + synthetic, best of many",
     "real_reinforced": "real + synthetic, after RL",
     "real_reinforced_selected": "the same, dynamic selection",
     "real_reinforced_nearest": "the same, nearest embeddings",

@@ -57,16 +57,19 @@ def run(config: ConfigDict, workdir: Path) -> None:
     num_identities = len(splits.train_identities)
     mesh = make_mesh()
     pools = {"real": _pool(images, labels, num_identities)}
-    settings = [ARM_SETTINGS[arm] for arm in config.recognize.arms]
+    arms = {arm: ARM_SETTINGS[arm] for arm in config.recognize.arms}
     others = {"": np.zeros(0, np.int32)}
-    for kind in sorted({arm.others for arm in settings if arm.others}):
+    for arm in arms:
+        kind = arms[arm].others
+        if not kind:
+            continue
         pictures, people = load_other_people(config, workdir, kind, num_identities)
         num_classes = int(people.max()) + 1
         pools[kind] = _pool(
             np.concatenate([images, pictures]), np.concatenate([labels, people]), num_classes
         )
-        others[kind] = people_to_draw(people, config.recognize[f"{kind}_per_batch"])
-    for source in sorted({arm.synthetic for arm in settings if arm.synthetic}):
+        others[kind] = people_to_draw(people, others_per_batch(config, arm))
+    for source in sorted({settings.synthetic for settings in arms.values()} - {""}):
         folder = "reinforced" if source == "nearest" else source
         synthetic, _ = load_synthetic(workdir / "synthesize" / folder)
         pictures, people = synthetic.images, synthetic.identities

@@ -1,9 +1,6 @@
 """What sets arms apart, and runs with arms that are not among the default ones."""
 
-import json
-
 import jax
-import numpy as np
 import pytest
 
 from rlsyn_jax.config import ARMS, ConfigError, default_config, validate
@@ -113,10 +110,14 @@ def of_arm(workdir, arm, seed=0):
 @pytest.mark.slow
 def test_arms_train_what_they_say(workdir):
     start = restore_params(workdir / "pretrain" / "extractors" / "start" / "1")["backbone"]
-    equal = jax.tree.map(lambda a, b: bool((a == b).all()), of_arm(workdir, "real_general"), {
-        "backbone": start,
-        "classifier": of_arm(workdir, "real_general")["classifier"],
-    })
+    equal = jax.tree.map(
+        lambda a, b: bool((a == b).all()),
+        of_arm(workdir, "real_general"),
+        {
+            "backbone": start,
+            "classifier": of_arm(workdir, "real_general")["classifier"],
+        },
+    )
     assert all(jax.tree.leaves(equal))
     classes = {arm: of_arm(workdir, arm)["classifier"].shape[1] for arm in ("real", "real_joint")}
     assert classes == {"real": 5, "real_joint": 5 + 6}
