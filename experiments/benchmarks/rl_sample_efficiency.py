@@ -36,7 +36,7 @@ from rlsyn_jax.rl.monitoring import total_reward
 from rlsyn_jax.stages import run_stage, set_up
 from rlsyn_jax.stages.generator import make_sampler
 from rlsyn_jax.stages.inputs import load_target
-from rlsyn_jax.stages.policy import passes_per_sample
+from rlsyn_jax.stages.policy import policy_steps
 from rlsyn_jax.stages.reinforce import compiled, fixed_noise_measure, make_policy
 from rlsyn_jax.training.atomic_files import write_bytes, write_json
 from rlsyn_jax.training.meshes import make_mesh, place, replicated
@@ -78,7 +78,18 @@ _FIGURE = flags.DEFINE_string("figure", "", "PNG of the curves; '' = DIR/sample_
 
 def passes_per_iteration(config: ConfigDict) -> int:
     """Returns an iteration's work in forward passes of one sample."""
-    return config.reinforce.identities * config.reinforce.samples * passes_per_sample(config)
+    reinforce = config.reinforce
+    _, _, trained_steps, _ = policy_steps(config)
+    branches = 1 if reinforce.guidance_scale == 1 else 2
+    backward = 1 if reinforce.trainable == "class_embedding" else 2
+    update = branches * (1 + backward)
+    if branches == 2 and reinforce.unconditional == "detached":
+        update -= backward
+    if reinforce.kl_weight > 0:
+        update += branches  # Of the cold start.
+    rollout = branches * reinforce.num_steps
+    samples = reinforce.identities * reinforce.samples
+    return samples * (rollout + reinforce.inner_epochs * trained_steps * update)
 
 
 def with_setting(config: ConfigDict, name: str) -> ConfigDict:

@@ -13,8 +13,11 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
+from rlsyn_jax.models.dit_flops import forward_flops
 from rlsyn_jax.rl.advantages import combine_rewards, initial_statistics, update_statistics
-from rlsyn_jax.stages.policy import passes_per_sample
+from rlsyn_jax.stages.generator import build_generator
+from rlsyn_jax.stages.plan import iteration_flops
+from rlsyn_jax.stages.policy import policy_settings, policy_steps
 from rlsyn_jax.stages.reinforce import read_curves, resolve_rewards
 from rlsyn_jax.stages.sample_scores import SampleScores
 
@@ -22,10 +25,10 @@ from rlsyn_jax.stages.sample_scores import SampleScores
 def candidates_per_image(config: ConfigDict, workdir: Path, num_classes: int) -> int:
     """Returns how many samples are drawn for each one that is kept.
 
-    That is config.synthesize.best_of or, where it is 0, as many as take the passes that
-    reinforcement took and those of drawing its data set, to the nearest whole number. Every
-    iteration that was made counts, by stages.policy.passes_per_sample; what only watched it
-    does not.
+    That is config.synthesize.best_of or, where it is 0, as many as take the passes through the
+    generator that reinforcement and drawing its data set took, to the nearest whole number. Every
+    iteration that was made counts, its backward passes as one or two forward passes, as
+    stages.plan.iteration_flops has it; measures and grids of samples meanwhile do not.
 
     Args:
         config: complete configuration.
@@ -36,10 +39,16 @@ def candidates_per_image(config: ConfigDict, workdir: Path, num_classes: int) ->
     if settings.best_of:
         return settings.best_of
     iterations = max((record["step"] for record in read_curves(workdir)), default=0)
-    samples = iterations * min(reinforce.identities, num_classes) * reinforce.samples
+    _, _, num_trained_steps, _ = policy_steps(config)
+    policy = policy_settings(config, num_classes, num_trained_steps, num_devices=1)
+    model = build_generator(config, num_classes).clone(remat="none")
+    iteration = iteration_flops(
+        policy, model, reinforce.trainable, num_trained_steps, reinforce.num_steps
+    )
     branches = 1 if settings.guidance_scale == 1 else 2
-    one_set = num_classes * settings.images * settings.num_steps * branches
-    return max(1, round(1 + samples * passes_per_sample(config) / one_set))
+    samples = num_classes * settings.images
+    drawing = samples * settings.num_steps * branches * forward_flops(model, policy.image_shape)
+    return max(1, round(1 + iterations * iteration / drawing))
 
 
 def choose_best(scores: np.ndarray, near: np.ndarray, number: int) -> np.ndarray:

@@ -112,25 +112,6 @@ def policy_settings(
     )
 
 
-def passes_per_sample(config: ConfigDict) -> int:
-    """Returns an iteration's work for each of its samples, in forward passes of the generator.
-
-    A pass through the network is one, its backward pass is one more for the gradient of
-    activations, and another one where the blocks' weights train, too.
-    """
-    reinforce = config.reinforce
-    _, _, trained_steps, _ = policy_steps(config)
-    branches = 1 if reinforce.guidance_scale == 1 else 2
-    backward = 2 if reinforce.trainable in ("lora", "all") else 1
-    update = branches * (1 + backward)
-    if branches == 2 and reinforce.unconditional == "detached":
-        update -= backward
-    if reinforce.kl_weight > 0:
-        update += branches  # Of the cold start.
-    rollout = branches * reinforce.num_steps
-    return rollout + reinforce.inner_epochs * trained_steps * update
-
-
 def predicted_memory(
     config: ConfigDict, num_classes: int, bank_shape: tuple[int, int], mesh: Mesh
 ) -> MemoryParts:

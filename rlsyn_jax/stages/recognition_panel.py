@@ -86,9 +86,13 @@ def recognition_panel(results: dict, curves: dict, dataset: IdentityDataset) -> 
             }
         )
     protocol = results["protocol"]
+    others = [
+        f"“{ARM_TITLES[arm]}” from random ones" for arm in protocol.get("random_start", [])
+    ] + [f"“{ARM_TITLES['real_general']}” makes none"] * ("real_general" in results["arms"])
     text = (
-        "Every arm starts from the same weights and makes the same number of updates. "
-        f"{protocol['held_out_queries']} queries of {protocol['held_out_identities']} unseen "
+        "Every arm starts from the same weights and makes the same number of updates"
+        + "".join(f"; {other}" for other in others)
+        + f". {protocol['held_out_queries']} queries of {protocol['held_out_identities']} unseen "
         f"people, and {protocol['closed_queries']} other images of the "
         f"{protocol['train_identities']} enrolled ones, where guessing is right in "
         f"{protocol['chance_closed_rank1']:.1%}."

@@ -341,6 +341,7 @@ def _files(workdir: Path) -> list[dict]:
     described = {
         "evaluate/metrics.json": "every figure of this page",
         "evaluate/curves.json": "CMC and ROC of every arm, and what some queries find",
+        "evaluate/per_person.json": "each person's values, of every arm and seed",
         "synthesize/cold_start/manifest.parquet": "the synthetic images before RL",
         "synthesize/cold_start/README.md": "their data card",
         "synthesize/best_of/manifest.parquet": "the best of many synthetic images before RL",
