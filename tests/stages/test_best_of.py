@@ -55,7 +55,7 @@ def test_the_best_are_kept_and_near_copies_come_last():
         assert found[row].tolist() == order[:3]
 
 
-@pytest.mark.parametrize("scope", ["identity", "batch"])
+@pytest.mark.parametrize("scope", ["identity", "batch", "running"])
 def test_rewards_are_weighed_in_their_deviations(scope):
     config = default_config()
     config.reinforce.normalise_over = scope
