@@ -219,6 +219,9 @@ def default_config() -> ConfigDict:
     config.synthesize.near_copy_quantile = 0.01  # Of held-out images' distances to train images.
     # Draws an image before a near copy is given up; candidates for a person who does not exist.
     config.synthesize.max_attempts = 2
+    # Cold-start samples drawn for each one that is kept, by the rewards, for the arm real_best_of;
+    # 0 = as many as cost the passes through the generator that reinforcement took.
+    config.synthesize.best_of = 0
     config.synthesize.gate_share = 0.75  # Usable where identity accuracy >= this share of real's.
 
     config.recognize = ConfigDict()
@@ -231,6 +234,8 @@ def default_config() -> ConfigDict:
         "synthetic_only",
     )
     config.recognize.seeds = 2
+    # Arms that begin from random weights, whatever start says; real_scratch is one of them.
+    config.recognize.random_start = ("real_scratch",)
     # general (the "start" extractor) | random | a checkpoint of models/import_weights.py.
     config.recognize.start = "general"
     # small_resnet (24 to 64 pixels) | resnet50 | resnet50_ibn | osnet | osnet_x0_25 | vit_base_16 |
@@ -265,6 +270,10 @@ def default_config() -> ConfigDict:
     config.recognize.images_per_identity = 4  # Real + synthetic of the batch that is trained on.
     config.recognize.synthetic_per_identity = 2  # Of those; mixed arms only.
     config.recognize.candidates_per_identity = 4  # Synthetic, before dynamic selection.
+    # Of identities_per_batch: general people in batches of the arm real_joint, and people who do
+    # not exist in those of real_novel; they are classes beside the target's.
+    config.recognize.general_per_batch = 6
+    config.recognize.novel_per_batch = 6
     # Dynamic selection (selection/dynamic_selection.py) of the arm real_reinforced_selected.
     config.recognize.selection = ConfigDict()
     config.recognize.selection.method = "exact"  # exact (a virtual step) | jvp (its first order)
@@ -298,6 +307,10 @@ def default_config() -> ConfigDict:
     # Of the arm real_rand_augment (arXiv 1909.13719), after flip and crop.
     config.recognize.rand_augment_operations = 2  # Of each image, drawn from fourteen.
     config.recognize.rand_augment_magnitude = 9.0  # 0 to 30.
+    # Of the arm real_affine, after flip and crop; as config.adapt's.
+    config.recognize.affine_rotation = 5.0  # Degrees, at most.
+    config.recognize.affine_scale = 0.05  # At most this share larger or smaller.
+    config.recognize.affine_translation = 0.04  # At most this share of the side.
     config.recognize.checkpoint_every = 100  # Steps.
 
     config.evaluate = ConfigDict()
@@ -404,6 +417,7 @@ _POSITIVE_INTEGERS = (
     "recognize.images_per_identity recognize.synthetic_per_identity "
     "recognize.candidates_per_identity recognize.selection.every recognize.nearest.images "
     "recognize.rand_augment_operations recognize.split_classes "
+    "recognize.general_per_batch recognize.novel_per_batch "
     "recognize.checkpoint_every evaluate.num_neighbors "
     "evaluate.bootstrap_resamples privacy.images privacy.noise_levels privacy.step_error_timestep "
     "privacy.step_error_interval privacy.extraction_identities privacy.extraction_samples "
@@ -422,11 +436,11 @@ _NOT_NEGATIVE = (
     "recognize.warmup_steps recognize.selection.threshold recognize.selection.warmup_steps "
     "recognize.triplet_margin recognize.crop_padding "
     "recognize.cosface_margin recognize.arcface_margin recognize.circle_margin "
-    "recognize.rand_augment_magnitude "
+    "recognize.rand_augment_magnitude recognize.affine_rotation recognize.affine_translation "
     "reinforce.guidance_scale synthesize.guidance_scale "
     "extractor.width extractor.judge_width extractor.cosface_margin recognize.width "
     "recognize.embedding_dim recognize.image_size recognize.image_width recognize.gradient_clip "
-    "reinforce.guidance_channels synthesize.guidance_channels"
+    "reinforce.guidance_channels synthesize.guidance_channels synthesize.best_of"
 ).split()
 
 _POSITIVE = (
@@ -447,7 +461,7 @@ _SHARES = (
     "synthesize.eta "
     "synthesize.near_copy_quantile synthesize.gate_share recognize.label_smoothing "
     "recognize.erasing_probability recognize.dropout_rate recognize.nearest.trade_off "
-    "recognize.ema_decay"
+    "recognize.ema_decay recognize.affine_scale"
 ).split()
 
 _CHOICES = {
@@ -496,11 +510,18 @@ _CHOICES = {
     "recognize.selection.rule": ("number", "threshold", "adaptive"),
 }
 
+# What each is: stages/arms.py.
 ARMS = (
     "real",
     "real_erasing",
     "real_rand_augment",
+    "real_affine",
+    "real_scratch",
+    "real_general",
+    "real_joint",
+    "real_novel",
     "real_cold_start",
+    "real_best_of",
     "real_reinforced",
     "real_reinforced_selected",
     "real_reinforced_nearest",
@@ -513,10 +534,13 @@ class ConfigError(ValueError):
 
 
 def field(config: ConfigDict, path: str):
-    """Returns the value at a dotted path, such as "reinforce.eta"."""
+    """Returns the value at a dotted path, such as "reinforce.eta".
+
+    Below a tuple, it is whether the tuple holds that name: "recognize.arms.real".
+    """
     value = config
     for part in path.split("."):
-        value = value[part]
+        value = part in value if isinstance(value, tuple) else value[part]
     return value
 
 
@@ -645,6 +669,7 @@ def validate(config: ConfigDict) -> None:
     require(
         len(set(recognize.arms)) == len(recognize.arms), "recognize.arms", "without repetitions"
     )
+    _validate_arms(config, require)
     require(
         recognize.synthetic_per_identity < recognize.images_per_identity,
         "recognize.synthetic_per_identity",
@@ -683,6 +708,43 @@ def validate(config: ConfigDict) -> None:
         config.evaluate.verification_pairs > 0 and config.evaluate.verification_pairs % 20 == 0,
         "evaluate.verification_pairs",
         "a positive multiple of 20: ten folds of equally many same and different pairs",
+    )
+
+
+def _validate_arms(config: ConfigDict, require) -> None:
+    """Checks what some arms ask of other fields."""
+    recognize = config.recognize
+    arms, random_start = recognize.arms, recognize.random_start
+    known = isinstance(random_start, tuple) and not set(random_start) - set(ARMS)
+    require(known, "recognize.random_start", f"a selection of {ARMS}, or ()")
+    require(
+        "real_scratch" in random_start or "real_scratch" not in arms,
+        "recognize.random_start",
+        "such that it names real_scratch, which is an arm of this run",
+    )
+    if "real_general" in arms:
+        require(
+            recognize.start != "random" and "real_general" not in random_start,
+            "recognize.arms",
+            "without real_general where that would begin from random weights: it measures the "
+            "start as it is",
+        )
+    for arm, name in (("real_joint", "general_per_batch"), ("real_novel", "novel_per_batch")):
+        require(
+            arm not in arms or recognize[name] < recognize.identities_per_batch,
+            f"recognize.{name}",
+            f"below recognize.identities_per_batch ({recognize.identities_per_batch}) with the arm "
+            f"{arm}",
+        )
+    require(
+        "real_novel" not in arms or config.synthesize.identities == "novel",
+        "synthesize.identities",
+        "'novel' with the arm real_novel",
+    )
+    require(
+        "real_joint" not in arms or config.general_data.source != "none",
+        "general_data.source",
+        "the general people's data with the arm real_joint",
     )
 
 

@@ -18,7 +18,7 @@ from sweeping.results_page import render_results
 from sweeping.work_folders import stage_record
 
 _PARTS = ("mean", "low", "high")
-_SYNTHETIC_SETS = ("cold_start", "reinforced")
+_SYNTHETIC_SETS = ("cold_start", "best_of", "reinforced")
 
 
 def write_results(plan: Plan, sweep_dir: Path, failures: Mapping[str, str]) -> Path:

@@ -20,12 +20,14 @@ class VerificationResult:
         accuracy_std: standard deviation over folds.
         thresholds: float64 [folds], on the squared distance of unit embeddings, 0..4.
         fold_accuracies: float64 [folds].
+        correct: bool [n], whether each pair is judged rightly, at its fold's threshold.
     """
 
     accuracy_mean: float
     accuracy_std: float
     thresholds: np.ndarray
     fold_accuracies: np.ndarray
+    correct: np.ndarray
 
 
 def ten_fold_accuracy(
@@ -52,17 +54,19 @@ def ten_fold_accuracy(
     check_folds(len(distances), num_folds)
     correct = (distances[None] < _THRESHOLDS[:, None]) == is_same[None]  # [thresholds, n]
     folds = np.array_split(np.arange(len(first)), num_folds)
-    accuracies, thresholds = [], []
+    accuracies, thresholds, judged = [], [], []
     for fold in folds:
         others = np.delete(correct, fold, axis=1).mean(axis=1)
         best = int(np.argmax(others))
         thresholds.append(_THRESHOLDS[best])
         accuracies.append(correct[best, fold].mean())
+        judged.append(correct[best, fold])
     return VerificationResult(
         accuracy_mean=float(np.mean(accuracies)),
         accuracy_std=float(np.std(accuracies)),
         thresholds=np.array(thresholds),
         fold_accuracies=np.array(accuracies),
+        correct=np.concatenate(judged),
     )
 
 

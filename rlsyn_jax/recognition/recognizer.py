@@ -169,8 +169,9 @@ def make_train_step(
     selection: DynamicSelection | None = None,
     ema_decay: float = 0.0,
     split_classes: int = 0,
+    others_per_batch: int = 0,
 ) -> Callable:
-    """Builds the jitted step (state, real, synthetic, candidates) -> (state, metrics).
+    """Builds the jitted step (state, real, synthetic, candidates, others) -> (state, metrics).
 
     Args:
         model: embedding network, (images, train) to (features, neck); may drop by a "dropout" key.
@@ -185,18 +186,26 @@ def make_train_step(
         ema_decay: of running averages, for a state that has them; 0 = none.
         split_classes: number of identities, where the classifier is split over the mesh; 0 = it is
             whole on every device.
+        others_per_batch: of identities_per_batch, how many are drawn from `others`.
 
     Returns:
         The step; its state is donated, real and synthetic are ImagePools (synthetic may be None
-        where the mixture draws none), candidates are the identities [m] to draw from. Metrics are
+        where the mixture draws none), candidates are the identities [m] to draw from, and others,
+        which may be left out where none are drawn, those [n] of another kind. Metrics are
         loss and accuracy; with selection also selecting (1 in a step that selects), loss_change of
         the candidates and loss_change_kept (both 0 in a step that does not select), and
         synthetic_share of the images that are trained on.
 
     Raises:
         ValueError: the mixture keeps fewer than it draws, and there is no selection or no real
-            image.
+            image; or there are others, and no room for candidates or synthetic images, which others
+            do not have.
     """
+    if others_per_batch and (others_per_batch >= identities_per_batch or mixture.candidates):
+        raise ValueError(
+            f"{others_per_batch} others of {identities_per_batch} identities with {mixture}: a "
+            "batch with others needs candidates beside them, and real images alone"
+        )
     selects = mixture.kept < mixture.candidates
     if selects and (selection is None or not mixture.real):
         raise ValueError(
@@ -235,11 +244,16 @@ def make_train_step(
     def split(images):
         return jax.lax.with_sharding_constraint(images, batch_sharding(mesh))
 
-    def step(state, real, synthetic, candidates):
+    def step(state, real, synthetic, candidates, others=None):
         key = jax.random.fold_in(state.key, state.step)
         identity_key, real_key, synthetic_key = jax.random.split(key, 3)
         dropout_key = jax.random.fold_in(key, 1)
-        identities = sample_identities(identity_key, candidates, identities_per_batch)
+        number = identities_per_batch - others_per_batch
+        identities = sample_identities(identity_key, candidates, number)
+        if others_per_batch:
+            others_key = jax.random.fold_in(identity_key, 1)
+            drawn_others = sample_identities(others_key, others, others_per_batch)
+            identities = jnp.concatenate([identities, drawn_others])
         parts, metrics, weights = [], {}, None
         if mixture.real:
             parts.append(draw(real, real_key, identities, mixture.real))

@@ -4,7 +4,8 @@ metrics.json: {"run", "protocol", "arms": {arm: {metric: figure}}, "differences"
 figure}}, "not_measured": {metric: why}, "synthetic": {set: {metric: figure}}, "novel": of people
 who do not exist, "privacy": what stages/privacy.py says}, where a figure is {"mean", "low", "high"}
 and, for arms, "seeds" with each seed's value. Shares are in [0, 1]; differences are paired with the
-first arm. curves.json: CMC and ROC of every arm, and what some queries find.
+first arm. curves.json: CMC and ROC of every arm, and what some queries find. per_person.json: what
+stages/person_values.py says.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from absl import logging
 from ml_collections import ConfigDict
 
+from rlsyn_jax.stages.arms import start_of
 from rlsyn_jax.stages.inputs import TARGET_FIELDS, load_target
 from rlsyn_jax.stages.novel_identities import FOLDER
 from rlsyn_jax.stages.novel_measures import measure_novel
@@ -35,7 +37,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     if record.complete:
         return
     dataset, splits = load_target(config, workdir)
-    recognition, curves = measure_recognition(config, workdir, dataset, splits)
+    recognition, curves, of_people = measure_recognition(config, workdir, dataset, splits)
     content = {
         "run": config.name,
         "protocol": {
@@ -45,6 +47,11 @@ def run(config: ConfigDict, workdir: Path) -> None:
             "held_out_queries": len(splits.open_query),
             "closed_queries": len(splits.closed_query),
             "seeds": config.recognize.seeds,
+            "random_start": [
+                arm
+                for arm in config.recognize.arms
+                if start_of(config, arm) != config.recognize.start
+            ],
             "chance_closed_rank1": 1 / len(splits.train_identities),
         },
         **recognition,
@@ -55,6 +62,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     if FOLDER in read_gate(workdir):
         content["novel"] = measure_novel(config, workdir, dataset, splits)
     write_json(record.directory / "curves.json", curves)
+    write_json(record.directory / "per_person.json", of_people)
     write_json(record.directory / "metrics.json", content)
     for arm, figures in content["arms"].items():
         shown = ", ".join(

@@ -30,7 +30,7 @@ from rlsyn_jax.stages.extractors import embed_images, load_extractor
 from rlsyn_jax.stages.generator_attacks import attack_extraction, attack_membership
 from rlsyn_jax.stages.inputs import train_labels
 from rlsyn_jax.stages.recognition_measures import figure
-from rlsyn_jax.stages.synthesize import GENERATORS
+from rlsyn_jax.stages.synthesize import data_sets
 from rlsyn_jax.training.image_grids import make_grid, save_png
 
 SPACES = ("judge", "reward", "pixels")
@@ -70,7 +70,7 @@ def measure_privacy(
         np.searchsorted(splits.train_identities, dataset.identities[closed]),
     )
     sets = {}
-    for name in GENERATORS:
+    for name in data_sets(config):
         synthetic, columns = load_synthetic(Path(workdir) / "synthesize" / name)
         if len(synthetic.images):
             sets[name] = (_Images(synthetic.images, synthetic.identities), columns["file"])

@@ -10,6 +10,7 @@ SET_TITLES = {
     "real_train": "real training images",
     "held_out": "other real images of them",
     "cold_start": "cold start",
+    "best_of": "cold start, best of many",
     "reinforced": "after RL",
 }
 _SPACES = {"judge": "the judge", "reward": "the reward's network", "pixels": "pixels"}

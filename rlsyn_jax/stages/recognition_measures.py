@@ -26,6 +26,7 @@ from rlsyn_jax.evaluation.verification import (
 )
 from rlsyn_jax.evaluation.verification_intervals import verification_intervals
 from rlsyn_jax.stages.extractors import embed_images
+from rlsyn_jax.stages.person_values import PersonValues
 from rlsyn_jax.stages.recognize import load_recognizer
 
 RANKS = (1, 5, 10)
@@ -53,7 +54,7 @@ class _Pairs:
 
 def measure_recognition(
     config: ConfigDict, workdir: Path, dataset: IdentityDataset, splits: Splits
-) -> tuple[dict, dict]:
+) -> tuple[dict, dict, dict]:
     """Measures every arm, and its difference to the first arm on the same queries and pairs.
 
     Args:
@@ -63,17 +64,29 @@ def measure_recognition(
 
     Returns:
         ({"arms", "differences", "not_measured"} as metrics.json has them; {"cmc", "roc",
-        "rankings"} for pictures, as curves.json has them).
+        "rankings"} for pictures, as curves.json has them; each person's values, as per_person.json
+        has them).
     """
     folds, pairs = _folds(config, dataset, splits), _pairs(config, dataset, splits)
     values: dict = {}
     similarities: dict = {}
     cmc: dict = {}
     lists = {}
+    of_people = PersonValues(dataset.identity_names)
     for arm in config.recognize.arms:
         for seed in range(config.recognize.seeds):
             embeddings = embed_images(load_recognizer(config, workdir, seed, arm), dataset.images)
-            measures, ranking = _measure(config, dataset, splits, embeddings, folds)
+            measures, ranking = _measure(config, dataset, splits, embeddings)
+            for name, parts in measures.items():
+                of_people.add(arm, name, *parts)
+            if folds is not None:
+                verified = ten_fold_accuracy(
+                    embeddings[folds.first], embeddings[folds.second], folds.is_same
+                )
+                measures["verification"] = (verified.fold_accuracies, np.arange(10))
+                # Both images of a pair count for who is in them.
+                both = dataset.identities[np.concatenate([folds.first, folds.second])]
+                of_people.add(arm, "verification", np.tile(verified.correct, 2), both)
             for name, parts in measures.items():
                 values.setdefault(arm, {}).setdefault(name, []).append(parts)
             if ranking is not None:
@@ -99,9 +112,10 @@ def measure_recognition(
         rates, reasons = _measurable(pairs)
         not_measured |= reasons
         _add_rates(config, dataset, pairs, similarities, rates, arms, differences)
+        _add_accepted(of_people, dataset, pairs, similarities, rates)
         curves["roc"] = _roc(pairs, similarities)
     content = {"arms": arms, "differences": differences, "not_measured": not_measured}
-    return content, curves
+    return content, curves, of_people.content()
 
 
 def figure(mean: float, low: float, high: float) -> dict:
@@ -109,8 +123,8 @@ def figure(mean: float, low: float, high: float) -> dict:
     return {"mean": float(mean), "low": float(low), "high": float(high)}
 
 
-def _measure(config, dataset, splits, embeddings, folds) -> tuple[dict, RankingResult | None]:
-    """Returns {metric: (value of each query or fold, its cluster)}, and the ranking."""
+def _measure(config, dataset, splits, embeddings) -> tuple[dict, RankingResult | None]:
+    """Returns {metric: (value of each query, whom it shows)}, and the ranking."""
     result, ranking = {}, None
     if len(splits.open_query):
         ranking = _rank(splits, embeddings)
@@ -131,11 +145,6 @@ def _measure(config, dataset, splits, embeddings, folds) -> tuple[dict, RankingR
             dataset.identities[query],
         )
         result["closed_rank1"] = (hits, dataset.identities[query])
-    if folds is not None:
-        verified = ten_fold_accuracy(
-            embeddings[folds.first], embeddings[folds.second], folds.is_same
-        )
-        result["verification"] = (verified.fold_accuracies, np.arange(10))
     values = {name: (np.asarray(v, np.float64), c) for name, (v, c) in result.items()}
     return values, ranking
 
@@ -253,6 +262,17 @@ def _add_rates(config, dataset, pairs, similarities, rates, arms, differences) -
             arms[arm][name] = {**figure(*estimate), "seeds": seeds}
         for arm, estimate in paired.differences.items():
             differences[arm][name] = figure(*estimate)
+
+
+def _add_accepted(of_people: PersonValues, dataset, pairs, similarities, rates) -> None:
+    """Adds each person's share of genuine pairs accepted, at the thresholds of all people."""
+    people = dataset.identities[pairs.first[pairs.is_same]]
+    for rate in rates:
+        for arm, rows in similarities.items():
+            for row in rows:
+                threshold = true_accept_rate(row, pairs.is_same, rate).threshold
+                accepted = row[pairs.is_same] >= threshold
+                of_people.add(arm, FALSE_ACCEPT_RATES[rate], accepted, people)
 
 
 def _equal_error(similarities, is_same) -> float:

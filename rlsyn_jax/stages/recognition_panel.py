@@ -10,7 +10,13 @@ ARM_TITLES = {
     "real": "real only",
     "real_erasing": "real, Random Erasing",
     "real_rand_augment": "real, RandAugment",
+    "real_affine": "real, rotated and moved",
+    "real_scratch": "real, from scratch",
+    "real_general": "start as it is, untrained",
+    "real_joint": "real + general people",
+    "real_novel": "real + people who do not exist",
     "real_cold_start": "real + synthetic, cold start",
+    "real_best_of": "real + synthetic, best of many",
     "real_reinforced": "real + synthetic, after RL",
     "real_reinforced_selected": "the same, dynamic selection",
     "real_reinforced_nearest": "the same, nearest embeddings",
@@ -80,9 +86,13 @@ def recognition_panel(results: dict, curves: dict, dataset: IdentityDataset) -> 
             }
         )
     protocol = results["protocol"]
+    others = [
+        f"“{ARM_TITLES[arm]}” from random ones" for arm in protocol.get("random_start", [])
+    ] + [f"“{ARM_TITLES['real_general']}” makes none"] * ("real_general" in results["arms"])
     text = (
-        "Every arm starts from the same weights and makes the same number of updates. "
-        f"{protocol['held_out_queries']} queries of {protocol['held_out_identities']} unseen "
+        "Every arm starts from the same weights and makes the same number of updates"
+        + "".join(f"; {other}" for other in others)
+        + f". {protocol['held_out_queries']} queries of {protocol['held_out_identities']} unseen "
         f"people, and {protocol['closed_queries']} other images of the "
         f"{protocol['train_identities']} enrolled ones, where guessing is right in "
         f"{protocol['chance_closed_rank1']:.1%}."

@@ -1,4 +1,7 @@
-"""Trains the recognisers: every arm of every seed from the same weights, by the same updates."""
+"""Trains the recognisers: the arms of a seed from the same weights, by as many updates.
+
+What sets an arm apart is in stages/arms.py.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,12 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlsyn_jax.data.augmentation import random_crop, random_erasing, random_flip
+from rlsyn_jax.data.augmentation import random_affine, random_crop, random_erasing, random_flip
 from rlsyn_jax.data.rand_augment import rand_augment
 from rlsyn_jax.data.synthetic_writer import load_synthetic
 from rlsyn_jax.recognition.identity_sampler import make_identity_table
 from rlsyn_jax.recognition.recognizer import (
     ImagePool,
-    Mixture,
     Objective,
     RecognizerState,
     create_recognizer_state,
@@ -28,10 +30,12 @@ from rlsyn_jax.recognition.recognizer import (
 )
 from rlsyn_jax.selection.dynamic_selection import DynamicSelection
 from rlsyn_jax.selection.nearest_embedding import select_per_identity
+from rlsyn_jax.stages.arms import ARM_SETTINGS, mixture_of, others_per_batch, start_of
 from rlsyn_jax.stages.extractors import Extractor, embed_images, load_extractor
 from rlsyn_jax.stages.inputs import TARGET_FIELDS, load_target, train_labels
 from rlsyn_jax.stages.latent_space import image_shape
 from rlsyn_jax.stages.networks import read_weights, recognizer_network
+from rlsyn_jax.stages.other_people import load_other_people, people_to_draw
 from rlsyn_jax.stages.stage_record import StageRecord, plain
 from rlsyn_jax.training.checkpoints import CheckpointStore, restore_params
 from rlsyn_jax.training.meshes import make_mesh, place, replicated
@@ -41,18 +45,6 @@ from rlsyn_jax.training.preemption import end_if_preempted
 
 FIELDS = (*TARGET_FIELDS, "recognize")
 INPUTS = ("pretrain", "synthesize")
-# The synthetic data set each arm draws from; "nearest" is what the nearest-embedding selector keeps
-# of "reinforced".
-SOURCES = {
-    "real": None,
-    "real_erasing": None,
-    "real_rand_augment": None,
-    "real_cold_start": "cold_start",
-    "real_reinforced": "reinforced",
-    "real_reinforced_selected": "reinforced",
-    "real_reinforced_nearest": "nearest",
-    "synthetic_only": "reinforced",
-}
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
@@ -65,7 +57,19 @@ def run(config: ConfigDict, workdir: Path) -> None:
     num_identities = len(splits.train_identities)
     mesh = make_mesh()
     pools = {"real": _pool(images, labels, num_identities)}
-    for source in sorted({SOURCES[arm] for arm in config.recognize.arms if SOURCES[arm]}):
+    arms = {arm: ARM_SETTINGS[arm] for arm in config.recognize.arms}
+    others = {"": np.zeros(0, np.int32)}
+    for arm in arms:
+        kind = arms[arm].others
+        if not kind:
+            continue
+        pictures, people = load_other_people(config, workdir, kind, num_identities)
+        num_classes = int(people.max()) + 1
+        pools[kind] = _pool(
+            np.concatenate([images, pictures]), np.concatenate([labels, people]), num_classes
+        )
+        others[kind] = people_to_draw(people, others_per_batch(config, arm))
+    for source in sorted({settings.synthetic for settings in arms.values()} - {""}):
         folder = "reinforced" if source == "nearest" else source
         synthetic, _ = load_synthetic(workdir / "synthesize" / folder)
         pictures, people = synthetic.images, synthetic.identities
@@ -73,11 +77,11 @@ def run(config: ConfigDict, workdir: Path) -> None:
             kept = _nearest(config, workdir, mesh, pictures, people, images, labels)
             pictures, people = pictures[kept], people[kept]
         pools[source] = _pool(pictures, people, num_identities)
-    pools = place(pools, replicated(mesh))
-    steps = {arm: _make_step(config, mesh, arm, num_identities) for arm in config.recognize.arms}
+    pools, others = place((pools, others), replicated(mesh))
+    steps = {arm: _make_step(config, mesh, arm, pools) for arm in config.recognize.arms}
     for seed in range(config.recognize.seeds):
         for arm in config.recognize.arms:
-            _train(config, workdir, record, seed, arm, steps[arm], pools, num_identities, mesh)
+            _train(config, workdir, record, seed, arm, steps[arm], pools, others, mesh)
             record.note_time()
     record.finish()
 
@@ -91,19 +95,6 @@ def load_recognizer(config: ConfigDict, workdir: Path, seed: int, arm: str) -> E
     )
     variables = {"params": {"backbone": params["backbone"]}, "batch_stats": batch_stats}
     return Extractor(recognizer_network(config), variables)
-
-
-def mixture_of(config: ConfigDict, arm: str) -> Mixture:
-    """Returns what an arm's batches hold of each identity."""
-    recognize = config.recognize
-    total, synthetic = recognize.images_per_identity, recognize.synthetic_per_identity
-    if SOURCES[arm] is None:
-        return Mixture(real=total)
-    if arm == "synthetic_only":
-        return Mixture(real=0, candidates=total, kept=total)
-    if arm == "real_reinforced_selected":
-        return Mixture(total - synthetic, recognize.candidates_per_identity, synthetic)
-    return Mixture(total - synthetic, synthetic, synthetic)
 
 
 def dynamic_selection(config: ConfigDict) -> DynamicSelection:
@@ -180,23 +171,43 @@ def _optimizer(config: ConfigDict):
 
 
 def _initial_state(
-    config: ConfigDict, workdir: Path, seed: int, num_identities: int, mesh: jax.sharding.Mesh
+    config: ConfigDict,
+    workdir: Path,
+    seed: int,
+    arm: str,
+    num_identities: int,
+    num_classes: int,
+    mesh: jax.sharding.Mesh,
 ) -> RecognizerState:
-    """The start that all arms of a seed share: weights, classifier and random key, on the mesh."""
+    """The start that the arms of a seed share: weights, classifier and random key, on the mesh.
+
+    Classes beside the target's `num_identities` are drawn by a key of their own, where each device
+    holds the whole classifier.
+    """
     key = jax.random.fold_in(jax.random.key(config.seed + 20), seed)
     init_key, train_key = jax.random.split(key)
     model = recognizer_network(config)
-    split = num_identities >= config.recognize.split_classes
+    split = num_classes >= config.recognize.split_classes
     variables = init_recognizer(
-        model, init_key, image_shape(config), num_identities, split_over=mesh if split else None
+        model,
+        init_key,
+        image_shape(config),
+        num_classes if split else num_identities,
+        split_over=mesh if split else None,
     )
-    if config.recognize.start == "general":
-        start = load_extractor(config, workdir, "start").variables
-        variables["params"]["backbone"] = start["params"]["backbone"]
-        variables["batch_stats"] = start["batch_stats"]
-    elif config.recognize.start != "random":
+    if num_classes > num_identities and not split:
+        own = variables["params"]["classifier"]
+        shape = len(own), num_classes - num_identities
+        others = jax.random.normal(jax.random.fold_in(init_key, 1), shape) * len(own) ** -0.5
+        variables["params"]["classifier"] = jnp.concatenate([own, others], axis=1)
+    start = start_of(config, arm)
+    if start == "general":
+        general = load_extractor(config, workdir, "start").variables
+        variables["params"]["backbone"] = general["params"]["backbone"]
+        variables["batch_stats"] = general["batch_stats"]
+    elif start != "random":
         variables["params"]["backbone"], variables["batch_stats"] = read_weights(
-            config, model, config.recognize.start, "recognize.start"
+            config, model, start, "recognize.start"
         )
     ema = config.recognize.ema_decay > 0
     state = create_recognizer_state(variables, _optimizer(config), train_key, ema)
@@ -205,6 +216,7 @@ def _initial_state(
 
 def _augment(config: ConfigDict, arm: str) -> Callable:
     recognize, network = config.recognize, recognizer_network(config)
+    augmentation = ARM_SETTINGS[arm].augmentation
 
     def augment(key, images):
         # Before the changes, whose pixels are those that the network sees.
@@ -214,9 +226,17 @@ def _augment(config: ConfigDict, arm: str) -> Callable:
             images = random_flip(flip_key, images)
         if recognize.crop_padding:
             images = random_crop(crop_key, images, padding=recognize.crop_padding)
-        if arm == "real_erasing":
+        if augmentation == "erasing":
             images = random_erasing(arm_key, images, recognize.erasing_probability)
-        if arm == "real_rand_augment":
+        if augmentation == "affine":
+            images = random_affine(
+                arm_key,
+                images,
+                max_rotation_degrees=recognize.affine_rotation,
+                max_scale=recognize.affine_scale,
+                max_translation=recognize.affine_translation,
+            )
+        if augmentation == "rand_augment":
             images = rand_augment(
                 arm_key,
                 images,
@@ -228,10 +248,8 @@ def _augment(config: ConfigDict, arm: str) -> Callable:
     return augment
 
 
-def _make_step(
-    config: ConfigDict, mesh: jax.sharding.Mesh, arm: str, num_identities: int
-) -> Callable:
-    recognize = config.recognize
+def _make_step(config: ConfigDict, mesh: jax.sharding.Mesh, arm: str, pools: dict) -> Callable:
+    recognize, num_classes = config.recognize, _num_classes(pools, arm)
     return make_train_step(
         recognizer_network(config),
         _optimizer(config),
@@ -254,18 +272,35 @@ def _make_step(
         schedule=make_schedule(**_rate(config)),
         selection=dynamic_selection(config),
         ema_decay=recognize.ema_decay,
-        split_classes=num_identities if num_identities >= recognize.split_classes else 0,
+        split_classes=num_classes if num_classes >= recognize.split_classes else 0,
+        others_per_batch=others_per_batch(config, arm),
     )
 
 
-def _train(config, workdir, record, seed, arm, step, pools, num_identities, mesh) -> None:
+def _real_pool(pools: dict, arm: str) -> ImagePool:
+    """The real images that an arm draws from, those of other people among them."""
+    return pools[ARM_SETTINGS[arm].others or "real"]
+
+
+def _num_classes(pools: dict, arm: str) -> int:
+    return len(_real_pool(pools, arm).table.counts)
+
+
+def _train(config, workdir, record, seed, arm, step, pools, others, mesh) -> None:
     """Runs or resumes one arm of one seed to its last step."""
-    recognize = config.recognize
-    synthetic = pools[SOURCES[arm]] if SOURCES[arm] else None
+    recognize, settings = config.recognize, ARM_SETTINGS[arm]
+    real, synthetic = _real_pool(pools, arm), pools.get(settings.synthetic)
+    num_identities = len(pools["real"].table.counts)
+    steps = recognize.steps if settings.trains else 0
     with CheckpointStore(_folder(workdir, seed, arm), max_to_keep=1) as store:
-        if store.latest_step() == recognize.steps:
+        if store.latest_step() == steps:
             return
-        state = _initial_state(config, workdir, seed, num_identities, mesh)
+        state = _initial_state(
+            config, workdir, seed, arm, num_identities, _num_classes(pools, arm), mesh
+        )
+        if not steps:
+            store.save(0, state, config=plain(config), iterator_state=None)
+            return
         if store.latest_step() is not None:
             state, _, _ = store.restore(state)
         start = int(state.step)
@@ -283,13 +318,13 @@ def _train(config, workdir, record, seed, arm, step, pools, num_identities, mesh
         )
         progress = Progress(
             f"recognize seed {seed} {arm}",
-            recognize.steps,
+            steps,
             first_step=start,
             every_seconds=config.log_every_seconds,
         )
-        for number in range(start + 1, recognize.steps + 1):
-            state, metrics = step(state, pools["real"], synthetic, candidates)
-            if number % 20 == 0 or number == recognize.steps:
+        for number in range(start + 1, steps + 1):
+            state, metrics = step(state, real, synthetic, candidates, others[settings.others])
+            if number % 20 == 0 or number == steps:
                 values = {name: float(value) for name, value in metrics.items()}
                 if not np.isfinite(values["loss"]):
                     raise FloatingPointError(
@@ -299,7 +334,7 @@ def _train(config, workdir, record, seed, arm, step, pools, num_identities, mesh
                 writer.write_scalars(number, values)
                 progress.update(number, **values)
             save = functools.partial(_save, config, record, store, writer, state)
-            due = number % recognize.checkpoint_every == 0 or number == recognize.steps
+            due = number % recognize.checkpoint_every == 0 or number == steps
             if due:
                 save()
             place_reached = f"recognize seed {seed} {arm}, step {number},"

@@ -36,13 +36,15 @@ from rlsyn_jax.stages.recognition_panel import (
 )
 from rlsyn_jax.stages.reinforce import read_curves
 from rlsyn_jax.stages.stage_record import StageRecord, plain, stage_seconds
-from rlsyn_jax.stages.synthesize import GENERATORS, read_gate
+from rlsyn_jax.stages.synthesize import data_sets, read_gate
 from rlsyn_jax.training.atomic_files import write_text
 from rlsyn_jax.training.metrics import duration
 
 FIELDS = (*TARGET_FIELDS, "name", "report")
 INPUTS = ("pretrain", "adapt", "reinforce", "synthesize", "recognize", "evaluate")
 STRIP, MAP_POINTS = 5, 900
+# Arms of real images alone, of which the summary says nothing.
+_REAL_ALONE = ("real_erasing", "real_rand_augment", "real_affine", "real_scratch", "real_general")
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
@@ -58,7 +60,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
 def _content(config: ConfigDict, workdir: Path) -> dict:
     dataset, splits = load_target(config, workdir)
     results, gate = read_results(workdir), read_gate(workdir)
-    sets = {name: load_synthetic(workdir / "synthesize" / name) for name in GENERATORS}
+    sets = {name: load_synthetic(workdir / "synthesize" / name) for name in data_sets(config)}
     judge = load_extractor(config, workdir, "judge")
     train_images, labels = train_labels(dataset, splits)
     closed = splits.closed_query
@@ -79,7 +81,7 @@ def _content(config: ConfigDict, workdir: Path) -> dict:
         **recognition_panel(results, read_evaluation_curves(workdir), dataset),
         "people": people,
         "grid_columns": columns,
-        "verdicts": [gate[name]["verdict"] for name in GENERATORS],
+        "verdicts": [gate[name]["verdict"] for name in data_sets(config)],
         "synthetic_tables": _synthetic_tables(results),
         **novel_panel(workdir, results, gate),
         **_learning(workdir),
@@ -110,7 +112,7 @@ def _summary(results: dict, gate: dict) -> list[dict]:
     """The report's outcome in sentences: arms against the baseline, samples, privacy."""
     sentences = []
     for arm, differences in results["differences"].items():
-        if arm in ("real_erasing", "real_rand_augment"):
+        if arm in _REAL_ALONE:
             continue
         metric = "open_map" if "open_map" in differences else "closed_rank1"
         change = differences[metric]
@@ -125,8 +127,8 @@ def _summary(results: dict, gate: dict) -> list[dict]:
     if sentences:
         text = f"{title}, against training on real images only. " + "; ".join(sentences) + "."
         lines.append({"text": text, "warning": False})
-    for name in GENERATORS:
-        if not gate[name]["usable"]:
+    for name in SET_TITLES:
+        if name in gate and not gate[name]["usable"]:
             lines.append({"text": gate[name]["verdict"], "warning": True})
     return lines
 
@@ -339,8 +341,11 @@ def _files(workdir: Path) -> list[dict]:
     described = {
         "evaluate/metrics.json": "every figure of this page",
         "evaluate/curves.json": "CMC and ROC of every arm, and what some queries find",
+        "evaluate/per_person.json": "each person's values, of every arm and seed",
         "synthesize/cold_start/manifest.parquet": "the synthetic images before RL",
         "synthesize/cold_start/README.md": "their data card",
+        "synthesize/best_of/manifest.parquet": "the best of many synthetic images before RL",
+        "synthesize/best_of/README.md": "their data card",
         "synthesize/reinforced/manifest.parquet": "the synthetic images after RL",
         "synthesize/reinforced/README.md": "their data card",
         "synthesize/novel/manifest.parquet": "the images of people who do not exist",

@@ -1,5 +1,7 @@
 """Writes the synthetic data sets: one from the cold start, one from the reinforced generator.
 
+For the arm real_best_of there is a third one, the best of many cold-start samples.
+
 An image that lies closer to a real one than held-out real images do is a near copy: it is drawn
 again with another seed, and where it stays one it is left out and counted. A gate says whether a
 recogniser that had no part in making the images would know the people in them.
@@ -8,10 +10,10 @@ recogniser that had no part in making the images would know the people in them.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
@@ -19,24 +21,39 @@ from ml_collections import ConfigDict
 from rlsyn_jax.data.synthetic_writer import SyntheticDatasetWriter, load_synthetic
 from rlsyn_jax.evaluation.identification import nearest_centroid_accuracy
 from rlsyn_jax.evaluation.nearest_real import nearest_real_distances
-from rlsyn_jax.rewards.reference_bank import build_reference_bank
+from rlsyn_jax.stages.best_of import candidates_per_image, make_best_of_draw
 from rlsyn_jax.stages.dataset_exports import export_dataset
 from rlsyn_jax.stages.extractors import embed_images, load_extractor
 from rlsyn_jax.stages.generator import load_model, make_sampler
 from rlsyn_jax.stages.inputs import TARGET_FIELDS, load_target, train_labels
 from rlsyn_jax.stages.latent_space import LATENT_FIELDS, image_shape
 from rlsyn_jax.stages.novel_identities import FOLDER, write_novel
-from rlsyn_jax.stages.reinforce import resolve_rewards
+from rlsyn_jax.stages.sample_scores import SampleScores
 from rlsyn_jax.stages.stage_record import StageRecord
 from rlsyn_jax.training.atomic_files import write_json
 from rlsyn_jax.training.metrics import Progress
 from rlsyn_jax.training.preemption import end_if_preempted
 from rlsyn_jax.training.processes import barrier
 
-FIELDS = (*TARGET_FIELDS, "generator", *LATENT_FIELDS, "synthesize", "rewards")
+FIELDS = (
+    *TARGET_FIELDS,
+    "generator",
+    *LATENT_FIELDS,
+    "synthesize",
+    "rewards",
+    "recognize.arms.real_best_of",
+)
 # Folder of a synthetic data set, and the stage whose generator makes it.
 GENERATORS = {"cold_start": "adapt", "reinforced": "reinforce"}
 INPUTS = ("pretrain", *GENERATORS.values())
+BEST_OF = "best_of"
+
+
+def data_sets(config: ConfigDict) -> dict[str, str]:
+    """Returns folder and generator's stage of each data set of the training people."""
+    if "real_best_of" not in config.recognize.arms:
+        return GENERATORS
+    return {**GENERATORS, BEST_OF: "adapt"}
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
@@ -57,10 +74,11 @@ def run(config: ConfigDict, workdir: Path) -> None:
     real_accuracy, _ = nearest_centroid_accuracy(enrolled, labels, held_out, held_out_labels)
 
     gate = {"near_copy_threshold": threshold, "real_identity_accuracy": float(real_accuracy)}
-    for name, stage in GENERATORS.items():
-        counts = _write_dataset(
-            config, workdir, record, name, stage, dataset, splits, judge, enrolled, threshold
-        )
+    scores = SampleScores(
+        config, workdir, dataset, splits, judge=judge, enrolled=enrolled, threshold=threshold
+    )
+    for name, stage in data_sets(config).items():
+        counts = _write_dataset(config, record, name, stage, dataset, splits, scores)
         export_dataset(config, record.directory / name)
         synthetic, _ = load_synthetic(record.directory / name)
         accuracy, _ = nearest_centroid_accuracy(
@@ -102,11 +120,9 @@ def read_gate(workdir: Path) -> dict:
     return json.loads((Path(workdir) / "synthesize" / "gate.json").read_text())
 
 
-def _write_dataset(
-    config, workdir, record, name, stage, dataset, splits, judge, enrolled, threshold
-) -> dict:
+def _write_dataset(config, record, name, stage, dataset, splits, scores: SampleScores) -> dict:
     """Writes or completes one data set; returns its counts."""
-    settings = config.synthesize
+    settings, workdir = config.synthesize, record.directory.parent
     num_classes = len(splits.train_identities)
     directory = record.directory / name
     identity_names = tuple(dataset.identity_names[i] for i in splits.train_identities)
@@ -114,22 +130,22 @@ def _write_dataset(
         directory, identity_names=identity_names, image_format=settings.image_format
     )
     barrier(f"synthesize {name}: every process has read the journal")
-    sampler = make_sampler(config, num_classes)
-    params = load_model(config, workdir, stage)
-    rewards, _ = resolve_rewards(config)
-    reward_extractor = load_extractor(config, workdir, "reward")
-    train_images, labels = train_labels(dataset, splits)
-    bank = build_reference_bank(embed_images(reward_extractor, train_images), labels, num_classes)
-    score = jax.jit(
-        lambda embeddings, references: {
-            reward: function(embeddings, references) for reward, function in rewards.items()
-        }
-    )
+    # Whole people at a time: set-level rewards belong to a person's set.
+    people = max(1, settings.batch_size // settings.images)
+    sample = _batched(config, make_sampler(config, num_classes), load_model(config, workdir, stage))
+    counts, made_by = {}, ""
+    if name == BEST_OF:
+        candidates = candidates_per_image(config, workdir, num_classes)
+        draw = make_best_of_draw(config, sample, scores, num_classes, candidates)
+        # As many as an iteration compares, over whom it may normalise.
+        people = min(config.reinforce.identities, num_classes)
+        counts["candidates_per_image"] = candidates
+        made_by = f" They are the best of {candidates} times as many, by the run's rewards."
+    else:
+        draw = _redraw_near_copies(config, sample, scores, num_classes)
     progress = Progress(
         f"synthesize {name}", num_classes, first_step=0, every_seconds=config.log_every_seconds
     )
-    # Whole people at a time: set-level rewards belong to a person's set.
-    people = max(1, settings.batch_size // settings.images)
     for first in range(0, num_classes, people):
         identities = np.arange(first, first + people) % num_classes
         fresh = min(people, num_classes - first)
@@ -137,57 +153,91 @@ def _write_dataset(
         if all(writer.existing(identity_names[i], n) for i, n in wanted):
             progress.update(first + fresh)
             continue
-        classes = np.repeat(identities, settings.images).astype(np.int32)
-        numbers = np.tile(np.arange(settings.images), people)
-        images, seeds, near = None, None, np.ones(len(classes), bool)
-        for attempt in range(settings.max_attempts):
-            drawn = (attempt * num_classes + classes) * settings.images + numbers
-            batch = np.asarray(sampler(params, jax.random.key(config.seed + 6), drawn, classes))
-            if images is None:
-                images, seeds = batch.copy(), drawn.copy()
-            else:
-                images[near], seeds[near] = batch[near], drawn[near]
-            distance, _ = nearest_real_distances(embed_images(judge, images), enrolled)
-            near = distance < threshold
-            if not near.any():
-                break
-        embeddings = embed_images(reward_extractor, images)
-        scores = score(
-            jnp.asarray(embeddings.reshape(people, settings.images, -1)),
-            bank.take(jnp.asarray(identities)),
-        )
-        scores = {reward: np.asarray(value).reshape(-1) for reward, value in scores.items()}
-        for row in range(fresh * settings.images):
+        images, seeds, distances = draw(identities)
+        rewards = scores.rewards(images, identities)
+        rewards = {reward: values.reshape(-1) for reward, values in rewards.items()}
+        for row, (person, number) in enumerate(wanted):
             entry = {
                 "seed": int(seeds[row]),
                 "checkpoint": stage,
-                "nearest_real_distance": float(distance[row]),
-                **{f"reward_{reward}": float(value[row]) for reward, value in scores.items()},
+                "nearest_real_distance": float(distances[row]),
+                **{f"reward_{reward}": float(values[row]) for reward, values in rewards.items()},
             }
-            identity = identity_names[classes[row]]
-            if near[row]:
-                writer.reject(identity, int(numbers[row]), entry)
-            elif not writer.existing(identity, int(numbers[row])):
-                writer.write_image(identity, int(numbers[row]), images[row], entry)
+            identity = identity_names[person]
+            if distances[row] < scores.threshold:
+                writer.reject(identity, number, entry)
+            elif not writer.existing(identity, number):
+                writer.write_image(identity, number, images[row], entry)
         record.note_time()
         progress.update(first + fresh)
         end_if_preempted(f"synthesize {name}, {first + fresh} people,")
-    counts = {
+    counts |= {
         "images": len(writer.records),
         "near_copies_left_out": num_classes * settings.images - len(writer.records),
     }
     writer.finish(
-        card=_data_card(config, name, stage, counts, threshold), metadata={"config": config.name}
+        card=_data_card(config, name, stage, counts, scores.threshold, made_by),
+        metadata={"config": config.name},
     )
     barrier(f"synthesize {name}: the data set is on disk")
     return counts
 
 
-def _data_card(config: ConfigDict, name: str, stage: str, counts: dict, threshold: float) -> str:
+def _batched(config, sampler: Callable, params: dict) -> Callable:
+    """Returns (numbers [n], class_labels [n]) -> samples [n], so many at a time as fit a batch."""
+    settings = config.synthesize
+    size = settings.images * max(1, settings.batch_size // settings.images)
+    key = jax.random.key(config.seed + 6)
+
+    def sample(numbers, classes):
+        # The last batch is filled up, so that all are one program.
+        places = np.arange(-(-len(numbers) // size) * size) % len(numbers)
+        parts = [
+            np.asarray(sampler(params, key, numbers[part], classes[part]))
+            for part in places.reshape(-1, size)
+        ]
+        return np.concatenate(parts)[: len(numbers)]
+
+    return sample
+
+
+def _redraw_near_copies(
+    config, sample: Callable, scores: SampleScores, num_classes: int
+) -> Callable:
+    """Returns identities [p] -> (samples, their numbers, their distances to real images).
+
+    A near copy is drawn again, from another number, up to config.synthesize.max_attempts times.
+    """
+    settings = config.synthesize
+
+    def draw(identities):
+        classes = np.repeat(identities, settings.images).astype(np.int32)
+        numbers = np.tile(np.arange(settings.images), len(identities))
+        images, seeds, near = None, None, np.ones(len(classes), bool)
+        for attempt in range(settings.max_attempts):
+            drawn = (attempt * num_classes + classes) * settings.images + numbers
+            batch = sample(drawn, classes)
+            if images is None:
+                images, seeds = batch.copy(), drawn.copy()
+            else:
+                images[near], seeds[near] = batch[near], drawn[near]
+            distances = scores.nearest_real(images)
+            near = distances < scores.threshold
+            if not near.any():
+                break
+        return images, seeds, distances
+
+    return draw
+
+
+def _data_card(
+    config: ConfigDict, name: str, stage: str, counts: dict, threshold: float, made_by: str
+) -> str:
     solver = {"ddim": f"DDIM (eta {config.synthesize.eta})", "dpm_solver": "DPM-Solver++ 2M"}
     guided = config.synthesize.guidance_channels
     channels = f" of the first {guided} channels" if guided else ""
     height, width, _ = image_shape(config)
+    avoided = "passed over" if name == BEST_OF else "drawn again"
     return (
         f"# Synthetic identity data set: {config.name}, {name}\n\n"
         f"{counts['images']} images, {height} x {width} pixels, one folder "
@@ -195,10 +245,10 @@ def _data_card(config: ConfigDict, name: str, stage: str, counts: dict, threshol
         "distance to the nearest real training image.\n\n"
         f"Made by the generator of stage `{stage}` with seed {config.seed}, "
         f"{config.synthesize.num_steps} steps of {solver[config.synthesize.solver]}, guidance "
-        f"{config.synthesize.guidance_scale}{channels}.\n\n"
+        f"{config.synthesize.guidance_scale}{channels}.{made_by}\n\n"
         "## Privacy\n\n"
         "The images show the people of the training set by design: whoever is in that set can be "
         "recognised here too. Treat this data set as personal data of those people.\n\n"
         f"Images closer than {threshold:.4f} (cosine distance of an independent recogniser) to a "
-        f"real training image were drawn again; {counts['near_copies_left_out']} were left out.\n"
+        f"real training image were {avoided}; {counts['near_copies_left_out']} were left out.\n"
     )

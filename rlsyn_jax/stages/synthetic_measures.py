@@ -20,7 +20,7 @@ from rlsyn_jax.evaluation.nearest_real import nearest_real_distances
 from rlsyn_jax.stages.extractors import embed_images, load_extractor
 from rlsyn_jax.stages.inputs import train_labels
 from rlsyn_jax.stages.recognition_measures import figure
-from rlsyn_jax.stages.synthesize import GENERATORS, read_gate
+from rlsyn_jax.stages.synthesize import data_sets, read_gate
 
 _SHARE, _NOT_NEGATIVE = (0.0, 1.0), (0.0, np.inf)
 # Statistics of the whole set that identity_set gives, and what values they can have.
@@ -52,7 +52,7 @@ def measure_synthetic(
         splits.train_identities, dataset.identities[splits.closed_query]
     )
     sets = {"real_train": (enrolled, labels)}
-    for name in GENERATORS:
+    for name in data_sets(config):
         synthetic, _ = load_synthetic(workdir / "synthesize" / name)
         if len(synthetic.images) > config.evaluate.num_neighbors:
             sets[name] = (embed_images(judge, synthetic.images), synthetic.identities)

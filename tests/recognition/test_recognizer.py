@@ -97,6 +97,58 @@ def test_training_learns_separable_people(mixture, loss):
     np.testing.assert_allclose(make_embed(MODEL, variables)(device_images), embeddings, atol=1e-5)
 
 
+def test_batches_hold_so_many_others_whose_classes_are_learnt_too():
+    people = []
+
+    def observe(key, images):
+        # The place of the stripe tells who is in an image.
+        stripes = (images.mean(axis=(1, 3)) > 0.5).argmax(axis=1) // 2
+        jax.debug.callback(lambda found: people.append(np.bincount(found, minlength=4)), stripes)
+        return images
+
+    optimizer = make_optimizer(learning_rate=1e-2, warmup_steps=0, total_steps=40)
+    mesh = make_mesh(devices=jax.devices()[:1])
+    step = make_train_step(
+        MODEL,
+        optimizer,
+        mesh,
+        objective=Objective(),
+        mixture=Mixture(real=2),
+        identities_per_batch=3,
+        augment=observe,
+        schedule=lambda step: 1e-2,
+        others_per_batch=2,
+    )
+    variables = init_recognizer(MODEL, jax.random.key(0), SHAPE, 4)
+    state = create_recognizer_state(variables, optimizer, jax.random.key(5))
+    pool, own, others = jax.device_put(
+        (make_pool(1)[0], jnp.array([0, 3]), jnp.array([1, 2])), replicated(mesh)
+    )
+    for _ in range(40):
+        state, metrics = step(state, pool, None, own, others)
+    jax.effects_barrier()
+    counts = np.array(people)
+    assert counts.shape == (40, 4) and (counts[:, 1:3] == 2).all()
+    assert (counts[:, [0, 3]].sum(axis=1) == 2).all() and (counts[:, [0, 3]].sum(axis=0) > 0).all()
+    assert metrics["accuracy"] > 0.9
+
+
+@pytest.mark.parametrize(("others", "mixture"), [(4, Mixture(real=2)), (1, Mixture(1, 1, 1))])
+def test_others_need_candidates_beside_them_and_have_real_images_alone(others, mixture):
+    with pytest.raises(ValueError, match=f"{others} others of 4"):
+        make_train_step(
+            MODEL,
+            make_optimizer(learning_rate=1e-2, warmup_steps=0, total_steps=1),
+            make_mesh(devices=jax.devices()[:1]),
+            objective=Objective(),
+            mixture=mixture,
+            identities_per_batch=4,
+            augment=lambda key, images: images,
+            schedule=lambda step: 1e-2,
+            others_per_batch=others,
+        )
+
+
 def test_numbers_do_not_depend_on_the_number_of_devices():
     mixture = Mixture(real=2, candidates=4, kept=2)
     one, first = run(mixture, 1)

@@ -68,6 +68,24 @@ def test_a_smaller_error_is_better_and_a_smaller_rank_is_not():
     assert without["rankings"] == [] and len(without["arm_charts"]) == 1
 
 
+def test_arms_that_start_otherwise_or_do_not_train_are_named():
+    results = {
+        "arms": {
+            arm: {"open_map": figure(0.5)} for arm in ("real", "real_scratch", "real_general")
+        },
+        "differences": {},
+        "not_measured": {},
+        "protocol": PROTOCOL | {"random_start": ["real_scratch"]},
+    }
+    curves = {"cmc": {}, "roc": {}, "rankings": {}}
+    text = recognition_panel(results, curves, dataset(4))["arms_text"]
+    assert (
+        "updates; “real, from scratch” from random ones; “start as it is, untrained” makes" in text
+    )
+    results["arms"], results["protocol"] = {"real": {"open_map": figure(0.5)}}, PROTOCOL
+    assert "number of updates. 4" in recognition_panel(results, curves, dataset(4))["arms_text"]
+
+
 def memorised(share, low):
     closest = [{"file": "bob/1.png", "train_image": 2, "distance": 0.01}]
     closest.append({"file": "ann/0.png", "train_image": 0, "distance": 0.3})

@@ -33,3 +33,12 @@ def test_a_field_changes_the_first_stage_that_reads_it_and_all_after(program):
         after = stage_fingerprints(program.config(**change))
         changed = [before[stage] != after[stage] for stage in STAGES]
         assert changed == [place >= first for place in range(len(STAGES))], field
+
+
+def test_an_arm_changes_the_synthetic_sets_only_where_it_needs_one_of_its_own(program):
+    before = stage_fingerprints(program.config())
+    for arm, first in {"real_affine": 4, "real_best_of": 3}.items():
+        arms = (*program.config().recognize.arms, arm)
+        after = stage_fingerprints(program.config(recognize={"arms": arms}))
+        changed = [before[stage] != after[stage] for stage in STAGES]
+        assert changed == [place >= first for place in range(len(STAGES))], arm

@@ -1,0 +1,79 @@
+"""How good samples of the training people are by the run's rewards, and how near to real images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from rlsyn_jax.data.identity_dataset import IdentityDataset
+from rlsyn_jax.data.splits import Splits
+from rlsyn_jax.evaluation.nearest_real import nearest_real_distances
+from rlsyn_jax.rewards.reference_bank import build_reference_bank
+from rlsyn_jax.stages.extractors import Extractor, embed_images, load_extractor
+from rlsyn_jax.stages.inputs import train_labels
+from rlsyn_jax.stages.reinforce import resolve_rewards
+
+
+class SampleScores:
+    """Scores samples by the rewards of the reinforcement loop, and finds near copies by the judge.
+
+    Attributes:
+        threshold: cosine distance of the judge below which a sample is a near copy.
+    """
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        workdir: Path,
+        dataset: IdentityDataset,
+        splits: Splits,
+        *,
+        judge: Extractor,
+        enrolled: np.ndarray,
+        threshold: float,
+    ):
+        """Reads the rewards' extractor and embeds the real training images.
+
+        Args:
+            config: complete configuration.
+            workdir: of the run.
+            dataset, splits: the target.
+            judge: the extractor. enrolled: float [n, dim], its embeddings of the training images.
+            threshold: see above.
+        """
+        self.threshold = threshold
+        self._judge, self._enrolled = judge, enrolled
+        self._extractor = load_extractor(config, workdir, "reward")
+        images, labels = train_labels(dataset, splits)
+        self._bank = build_reference_bank(
+            embed_images(self._extractor, images), labels, len(splits.train_identities)
+        )
+        rewards, _ = resolve_rewards(config)
+        self._score = jax.jit(
+            lambda embeddings, references: {
+                name: function(embeddings, references) for name, function in rewards.items()
+            }
+        )
+
+    def nearest_real(self, images: np.ndarray) -> np.ndarray:
+        """Returns each image's cosine distance to the nearest real one by the judge, float [n]."""
+        return nearest_real_distances(embed_images(self._judge, images), self._enrolled)[0]
+
+    def rewards(self, images: np.ndarray, identities: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns each reward of images; those of a set give each image its share.
+
+        Args:
+            images: uint8 [i * g, h, w, c], g in a row of each of i people.
+            identities: int [i], their labels.
+
+        Returns:
+            Name of the reward -> float32 [i, g].
+        """
+        embeddings = embed_images(self._extractor, images)
+        embeddings = jnp.asarray(embeddings.reshape(len(identities), -1, embeddings.shape[-1]))
+        scores = self._score(embeddings, self._bank.take(jnp.asarray(identities)))
+        return {name: np.asarray(value) for name, value in scores.items()}

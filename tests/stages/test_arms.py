@@ -1,0 +1,171 @@
+"""What sets arms apart, and a run of arms that are not among the default ones."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from rlsyn_jax.config import ARMS, ConfigError, default_config, validate
+from rlsyn_jax.data.synthetic_writer import read_manifest
+from rlsyn_jax.stages.arms import ARM_SETTINGS, mixture_of, others_per_batch, start_of
+from rlsyn_jax.stages.recognition_panel import ARM_TITLES
+from rlsyn_jax.training.checkpoints import restore_params
+
+STUDY = (
+    "real",
+    "real_affine",
+    "real_scratch",
+    "real_general",
+    "real_joint",
+    "real_novel",
+    "real_best_of",
+)
+
+
+def test_every_arm_has_settings_and_a_title_of_its_own():
+    assert tuple(ARM_SETTINGS) == ARMS
+    assert set(ARM_TITLES) == set(ARMS)
+    assert len(set(ARM_TITLES.values())) == len(ARMS)
+
+
+def test_every_arm_trains_on_as_many_images():
+    config = default_config()
+    for arm in ARMS:
+        mixture = mixture_of(config, arm)
+        assert mixture.real + mixture.kept == config.recognize.images_per_identity
+        assert (mixture.real == 0) == (arm == "synthetic_only")
+        assert (mixture.kept < mixture.candidates) == (arm == "real_reinforced_selected")
+        assert others_per_batch(config, arm) == (6 if arm in ("real_joint", "real_novel") else 0)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "images", "synthetic"), [(0.5, 3, 1), (1, 2, 1), (2, 3, 2), (5, 6, 5), (10, 11, 10)]
+)
+def test_ratios_of_synthetic_to_real_images_in_batches_of_about_one_size(ratio, images, synthetic):
+    config = default_config()
+    config.recognize.images_per_identity = images
+    config.recognize.synthetic_per_identity = synthetic
+    config.recognize.candidates_per_identity = 2 * synthetic
+    config.recognize.identities_per_batch, rest = divmod(66, images)
+    validate(config)
+    mixture = mixture_of(config, "real_reinforced_selected")
+    assert rest == 0 and mixture.kept / mixture.real == ratio
+
+
+def test_some_arms_begin_from_random_weights_beside_others_that_do_not():
+    config = default_config()
+    assert start_of(config, "real_scratch") == "random"
+    assert start_of(config, "real") == "general"
+    config.recognize.random_start = ("real_scratch", "real_reinforced")
+    assert start_of(config, "real_reinforced") == "random"
+
+
+@pytest.mark.parametrize(
+    ("arm", "field", "value"),
+    [
+        ("real_scratch", "recognize.random_start", ()),
+        ("real", "recognize.random_start", ("unreal",)),
+        ("real_general", "recognize.start", "random"),
+        ("real_general", "recognize.random_start", ("real_scratch", "real_general")),
+        ("real_joint", "recognize.general_per_batch", 12),
+        ("real_novel", "recognize.novel_per_batch", 12),
+        ("real_novel", "synthesize.identities", "training"),
+    ],
+)
+def test_what_an_arm_cannot_do_without_is_told(arm, field, value):
+    config = default_config()
+    config.synthesize.identities = "novel"
+    config.recognize.arms = (arm,)
+    validate(config)
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(ConfigError, match="it must be"):
+        validate(config)
+
+
+def test_general_people_must_be_there_for_the_joint_arm():
+    config = default_config()
+    config.recognize.arms = ("real_joint",)
+    config.general_data.source = "none"
+    config.pretrain.source = "shipped"
+    config.recognize.start = "random"
+    with pytest.raises(ConfigError, match="config.general_data.source .* the arm real_joint"):
+        validate(config)
+
+
+@pytest.fixture(scope="module")
+def workdir(program, tmp_path_factory):
+    """A finished run of arms that are not among the default ones."""
+    workdir = tmp_path_factory.mktemp("arms")
+    fields = {
+        "recognize.arms": STUDY,
+        "recognize.seeds": 2,
+        "recognize.steps": 3,
+        "recognize.general_per_batch": 2,
+        "recognize.novel_per_batch": 1,
+        "synthesize.identities": "novel",
+        "synthesize.novel": "between",
+        "synthesize.num_novel": 3,
+        "synthesize.max_attempts": 5,
+        "synthesize.best_of": 3,
+        "pretrain.steps": 2,
+        "adapt.steps": 2,
+        "reinforce.iterations": 1,
+        "privacy.attacks": (),
+    }
+    program.run(workdir, fields=fields)
+    return workdir
+
+
+def of_arm(workdir, arm, seed=0):
+    return restore_params(workdir / "recognize" / f"seed_{seed}" / arm)
+
+
+@pytest.mark.slow
+def test_arms_begin_and_train_as_they_say(workdir):
+    start = restore_params(workdir / "pretrain" / "extractors" / "start")["backbone"]
+    untrained = of_arm(workdir, "real_general")
+    jax.tree.map(np.testing.assert_array_equal, untrained["backbone"], start)
+    kernels = {arm: jax.tree.leaves(of_arm(workdir, arm)["backbone"]) for arm in STUDY}
+
+    def moved(arm):
+        return sum(np.abs(a - b).sum() for a, b in zip(kernels[arm], jax.tree.leaves(start)))
+
+    assert all(moved(arm) > 0 for arm in STUDY if arm != "real_general")
+    assert moved("real_scratch") > 10 * moved("real")
+    classes = {arm: of_arm(workdir, arm)["classifier"].shape[1] for arm in STUDY}
+    assert classes.pop("real_joint") == 5 + 6
+    assert 5 < classes.pop("real_novel") <= 5 + 3
+    assert set(classes.values()) == {5}
+
+
+@pytest.mark.slow
+def test_the_best_of_many_are_better_than_the_first(workdir):
+    gate = json.loads((workdir / "synthesize" / "gate.json").read_text())
+    assert gate["best_of"]["candidates_per_image"] == 3
+    cold, best = (read_manifest(workdir / "synthesize" / n) for n in ("cold_start", "best_of"))
+    assert list(best) == list(cold) and set(best["checkpoint"]) == {"adapt"}
+    assert min(best["nearest_real_distance"]) >= gate["near_copy_threshold"]
+    assert np.mean(best["reward_semantic"]) > np.mean(cold["reward_semantic"])
+    # Five people's three images, drawn three times.
+    of_person = {
+        (seed // 3 % 5, identity) for seed, identity in zip(best["seed"], best["identity"])
+    }
+    assert len(of_person) == len(set(best["identity"])) and max(best["seed"]) < 3 * 5 * 3
+
+
+@pytest.mark.slow
+def test_every_arm_is_measured_by_person_and_in_the_report(workdir):
+    metrics = json.loads((workdir / "evaluate" / "metrics.json").read_text())
+    assert list(metrics["arms"]) == list(STUDY) and "best_of" in metrics["synthetic"]
+    assert metrics["protocol"]["random_start"] == ["real_scratch"]
+    people = json.loads((workdir / "evaluate" / "per_person.json").read_text())
+    for arm, measures in people["arms"].items():
+        assert set(measures) == set(metrics["arms"][arm]) - {"equal_error_rate"}
+        for measure, of_people in measures.items():
+            assert len(of_people) == (5 if measure == "closed_rank1" else 3)
+            weights = [people["weights"][measure][person] for person in of_people]
+            means = np.average(np.array(list(of_people.values())), axis=0, weights=weights)
+            np.testing.assert_allclose(means, metrics["arms"][arm][measure]["seeds"], atol=1e-9)
+    page = (workdir / "report" / "report.html").read_text()
+    assert all(ARM_TITLES[arm] in page for arm in STUDY)
