@@ -24,7 +24,7 @@ def target():
     return dataset, splits
 
 
-@pytest.mark.parametrize("loss", ["cross_entropy", "cosface"])
+@pytest.mark.parametrize("loss", ["cross_entropy_triplet", "cosface"])
 def test_only_a_recogniser_that_is_surer_of_its_training_images_gives_them_away(
     program, tmp_path, monkeypatch, target, loss
 ):
