@@ -20,7 +20,13 @@ LORA_TARGETS = ("qkv", "proj", "mlp_fc1", "mlp_fc2")  # Of a generator's blocks.
 
 EXPORTS = ("market1501", "recordio", "webdataset")
 
-PRIVACY_ATTACKS = ("memorisation", "identity_leakage", "membership", "extraction")
+PRIVACY_ATTACKS = (
+    "memorisation",
+    "identity_leakage",
+    "membership",
+    "recognizer_membership",
+    "extraction",
+)
 
 
 def default_config() -> ConfigDict:

@@ -51,13 +51,47 @@ def embed_images(model: Network, variables: dict, images: np.ndarray) -> np.ndar
         float32 [n, d], of length 1.
     """
     weights = _weights(variables)
+    embeddings = _batches(images, lambda batch: _embed_batch(model, weights, batch))
+    if embeddings is None:
+        return np.zeros((0, embedding_width(model, weights, images.shape[1:])), np.float32)
+    return embeddings
+
+
+def class_logits(
+    model: Network, variables: dict, images: np.ndarray, *, cosine_scale: float | None = None
+) -> np.ndarray:
+    """Asks the classifier that a recogniser was trained with who is shown.
+
+    Args:
+        model: embedding network.
+        variables: {"params": {"backbone", "classifier"}, "batch_stats"}.
+        images: uint8 [n, h, w, c], at least one.
+        cosine_scale: of a classifier of cosines, which CosFace trains; None for products.
+
+    Returns:
+        float32 [n, identities], before the softmax, without CosFace's margin.
+    """
+    weights, classifier = _weights(variables), variables["params"]["classifier"]
+    if cosine_scale is not None:
+        classifier = cosine_scale * unit(classifier, axis=0)
+    is_cosine = cosine_scale is not None
+    return _batches(
+        images, lambda batch: _classify_batch(model, is_cosine, weights, classifier, batch)
+    )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _classify_batch(model, is_cosine, weights, classifier, images):
+    neck = model.apply(weights, to_device_range(images), train=False)[1].astype(jnp.float32)
+    return jnp.dot(unit(neck) if is_cosine else neck, classifier, precision="highest")
+
+
+def _batches(images: np.ndarray, compute: Callable) -> np.ndarray | None:
+    """Returns what is computed of all images, None of no image; one program serves all batches."""
     parts = []
     for first in range(0, len(images), _BATCH):
         batch = images[first : first + _BATCH]
-        # Padded to one size, so that one program serves all batches.
         padded = np.zeros((_BATCH, *images.shape[1:]), np.uint8)
         padded[: len(batch)] = batch
-        parts.append(np.asarray(_embed_batch(model, weights, padded))[: len(batch)])
-    if not parts:
-        return np.zeros((0, embedding_width(model, weights, images.shape[1:])), np.float32)
-    return np.concatenate(parts)
+        parts.append(np.asarray(compute(padded))[: len(batch)])
+    return np.concatenate(parts) if parts else None

@@ -42,28 +42,44 @@ def attack_membership(
     Returns:
         {generator: {"loss" or "step_error": of describe_membership}}.
     """
-    settings, num_classes = config.privacy, len(splits.train_identities)
+    attacked, classes, num_members = members_and_others(config, dataset, splits)
+    score = _make_scores(config, len(splits.train_identities))
+    result: dict = {}
+    for name, stage in GENERATORS.items():
+        scores = score(load_model(config, workdir, stage), attacked, classes)
+        result[name] = {
+            attack: describe_membership(config, values[:num_members], values[num_members:], classes)
+            for attack, values in scores.items()
+        }
+    return result
+
+
+def members_and_others(
+    config: ConfigDict, dataset: IdentityDataset, splits: Splits
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Returns the images that membership inference is about.
+
+    Args:
+        config: complete configuration; config.privacy.images is the most of either kind.
+        dataset, splits: the target.
+
+    Returns:
+        (uint8 [m + n, h, w, c], training images and then other images of the same people; int32
+        labels [m + n] of the people; m).
+    """
     images, labels = train_labels(dataset, splits)
     others = dataset.images[splits.closed_query]
     other_labels = np.searchsorted(
         splits.train_identities, dataset.identities[splits.closed_query]
     ).astype(np.int32)
     members, non_members = (
-        _some(number, settings.images, config.seed) for number in (len(images), len(others))
+        _some(number, config.privacy.images, config.seed) for number in (len(images), len(others))
     )
-    attacked = np.concatenate([images[members], others[non_members]])
-    classes = np.concatenate([labels[members], other_labels[non_members]])
-    score = _make_scores(config, num_classes)
-    result: dict = {}
-    for name, stage in GENERATORS.items():
-        scores = score(load_model(config, workdir, stage), attacked, classes)
-        result[name] = {
-            attack: describe_membership(
-                config, values[: len(members)], values[len(members) :], classes
-            )
-            for attack, values in scores.items()
-        }
-    return result
+    return (
+        np.concatenate([images[members], others[non_members]]),
+        np.concatenate([labels[members], other_labels[non_members]]),
+        len(members),
+    )
 
 
 def describe_membership(

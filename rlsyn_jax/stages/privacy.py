@@ -2,10 +2,11 @@
 
 A set of the same identities shows those people by design. The measures ask for more: whether single
 training images were copied or can be drawn out, how often an image shows its person at a threshold
-in use, and whether one can tell which images of a person trained the generator.
+in use, and whether one can tell which images of a person trained the generator or a recogniser.
 
 metrics.json's "privacy": {"memorisation": {space: {set: ...}}, "identity_leakage": {false accept
-rate: {set: ...}}, "membership": {generator: {attack: ...}}, "extraction": {generator: ...}}, with
+rate: {set: ...}}, "membership": {generator: {attack: ...}}, "recognizer_membership": {arm: ...},
+"extraction": {generator: ...}}, with
 {"not_measured": why} in place of what cannot be. Beside it, nearest_SPACE.png: the synthetic images
 after reinforcement nearest to a training image, in the row below it.
 """
@@ -30,6 +31,7 @@ from rlsyn_jax.stages.extractors import embed_images, load_extractor
 from rlsyn_jax.stages.generator_attacks import attack_extraction, attack_membership
 from rlsyn_jax.stages.inputs import train_labels
 from rlsyn_jax.stages.recognition_measures import figure
+from rlsyn_jax.stages.recognizer_attacks import attack_recognizers
 from rlsyn_jax.stages.synthesize import data_sets
 from rlsyn_jax.training.image_grids import make_grid, save_png
 
@@ -92,10 +94,11 @@ def measure_privacy(
         "memorisation": memorise,
         "identity_leakage": leak,
         "membership": lambda: attack_membership(config, workdir, dataset, splits),
+        "recognizer_membership": lambda: attack_recognizers(config, workdir, dataset, splits),
         "extraction": lambda: attack_extraction(config, workdir, dataset, splits),
     }
     if not len(closed):
-        for name in ("memorisation", "membership"):
+        for name in ("memorisation", "membership", "recognizer_membership"):
             attacks[name] = _without_held_out
     return {name: attacks[name]() for name in attacks if name in config.privacy.attacks}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rlsyn_jax.report.figures import distance_chart, png
+from rlsyn_jax.stages.recognition_panel import ARM_TITLES
 
 SET_TITLES = {
     "real_train": "real training images",
@@ -15,6 +16,7 @@ SET_TITLES = {
 }
 _SPACES = {"judge": "the judge", "reward": "the reward's network", "pixels": "pixels"}
 _ATTACKS = {"loss": "error of the noise", "step_error": "SecMI's step error"}
+_MEMBERSHIP_TITLES = ["area under ROC", "found at 1 %", "members / others"]
 _PAIRS = 10
 
 
@@ -46,6 +48,7 @@ def privacy_panel(
         "memorisation": _memorisation,
         "identity_leakage": _leakage,
         "membership": _membership,
+        "recognizer_membership": _recognizer_membership,
         "extraction": _extraction,
     }
     tables = [make(privacy[name]) for name, make in makers.items() if name in privacy]
@@ -137,18 +140,8 @@ def _membership(found: dict) -> dict:
         if name == "not_measured":
             continue
         for attack, result in attacks.items():
-            rate = result["true_positive_rate"]
             title = f"{SET_TITLES[name]}, {_ATTACKS[attack]}"
-            rows.append(
-                {
-                    "title": title,
-                    "cells": [
-                        _share(result["auc"], scale=1, digits=3),
-                        _share(rate) if rate else _plain("too few images"),
-                        _plain(f"{result['num_members']} / {result['num_non_members']}"),
-                    ],
-                }
-            )
+            rows.append(_membership_row(title, result))
             if result["auc"]["low"] > 0.5:
                 clear.append(title)
     verdict = (
@@ -162,8 +155,40 @@ def _membership(found: dict) -> dict:
         "training images, non-members other images of the same people. The area under the curve "
         "is 0.5 for guessing and 1 for certainty; the second figure is the share of training "
         f"images found while 1 % of the others are taken for such, 1 % by guessing. {verdict}",
-        "titles": ["area under ROC", "found at 1 %", "members / others"],
+        "titles": _MEMBERSHIP_TITLES,
         "rows": rows,
+    } | _reason(found)
+
+
+def _membership_row(title: str, result: dict) -> dict:
+    rate = result["true_positive_rate"]
+    return {
+        "title": title,
+        "cells": [
+            _share(result["auc"], scale=1, digits=3),
+            _share(rate) if rate else _plain("too few images"),
+            _plain(f"{result['num_members']} / {result['num_non_members']}"),
+        ],
+    }
+
+
+def _recognizer_membership(found: dict) -> dict:
+    arms = {arm: found[arm] for arm in found if arm != "not_measured"}
+    clear = [ARM_TITLES[arm] for arm, result in arms.items() if result["auc"]["low"] > 0.5]
+    verdict = (
+        f"It is possible with: {_listed(clear)}."
+        if clear
+        else "No recogniser gives that away clearly."
+    )
+    return {
+        "title": "Can one tell which images trained a recogniser?",
+        "text": "Somebody who holds a recogniser with its classifier looks at how sure it is of an "
+        "image's person. Members and others are the same images as above. The first row is what "
+        "training on real images gives away; “synthetic only” never saw a real image itself. The "
+        "attack compares the loss with a threshold; one that trains many recognisers of its own "
+        f"may find more. The figures are of the first seed. {verdict}",
+        "titles": _MEMBERSHIP_TITLES,
+        "rows": [_membership_row(ARM_TITLES[arm], result) for arm, result in arms.items()],
     } | _reason(found)
 
 

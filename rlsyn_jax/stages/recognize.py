@@ -93,8 +93,7 @@ def load_recognizer(config: ConfigDict, workdir: Path, seed: int, arm: str) -> E
         restore_params(_folder(workdir, seed, arm), collection=part)
         for part in ("params", "batch_stats")
     )
-    variables = {"params": {"backbone": params["backbone"]}, "batch_stats": batch_stats}
-    return Extractor(recognizer_network(config), variables)
+    return Extractor(recognizer_network(config), {"params": params, "batch_stats": batch_stats})
 
 
 def dynamic_selection(config: ConfigDict) -> DynamicSelection:

@@ -7,6 +7,7 @@ whose end by a signal is seen from outside. Nothing in a file may be run: an aud
 """
 
 import contextlib
+import faulthandler
 import functools
 import io
 import json
@@ -641,8 +642,10 @@ def outcome(kind, number, folder):
 @pytest.mark.parametrize("kind", KINDS)
 def test_damaged_files_are_read_or_refused(kind, tmp_path, caplog):
     caplog.set_level(logging.CRITICAL)
+    faulthandler.dump_traceback_later(WAITING, exit=True)  # What hangs may hear no signal.
     for number in range(25):
         assert outcome(kind, number, tmp_path) is None, (kind, number)
+    faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.mark.slow

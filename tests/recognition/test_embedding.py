@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rlsyn_jax.models.resnet import SmallResNet
-from rlsyn_jax.recognition.embedding import embed_images, make_embed
+from rlsyn_jax.recognition.embedding import class_logits, embed_images, make_embed
 
 MODEL = SmallResNet(width=4, embedding_dim=6)
 
@@ -75,3 +75,16 @@ def test_the_gradient_reaches_the_images(variables, images):
 def test_no_image_gives_no_row_of_the_right_width(variables, images):
     got = embed_images(MODEL, variables, images[:0])
     assert got.shape == (0, 6) and got.dtype == np.float32
+
+
+@pytest.mark.parametrize("scale", [None, 16.0])
+def test_logits_are_those_of_the_classifier_that_was_trained(variables, images, scale):
+    classifier = np.random.default_rng(2).normal(size=(6, 5)).astype(np.float32)
+    params = {**variables["params"], "classifier": jnp.asarray(classifier)}
+    got = class_logits(MODEL, variables | {"params": params}, images, cosine_scale=scale)
+    necks = neck(variables, images)
+    expected = necks @ classifier
+    if scale is not None:
+        lengths = np.linalg.norm(necks, axis=1)[:, None] * np.linalg.norm(classifier, axis=0)
+        expected = scale * expected / lengths
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)

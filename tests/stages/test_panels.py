@@ -115,6 +115,15 @@ def test_privacy_is_told_in_words_and_pairs(low, said):
             },
         },
         "membership": {"not_measured": "no image of the training people is held out"},
+        "recognizer_membership": {
+            arm: {
+                "auc": figure(area, low, 0.9),
+                "true_positive_rate": rate,
+                "num_members": 6,
+                "num_non_members": 4,
+            }
+            for arm, area, rate in (("real", 0.8, figure(0.3)), ("synthetic_only", 0.5, None))
+        },
     }
     gate = {"near_copy_threshold": 0.05, "reinforced": {"near_copies_left_out": 3}}
     train = dataset(3).images
@@ -122,13 +131,20 @@ def test_privacy_is_told_in_words_and_pairs(low, said):
     sets = {"reinforced": (made, {"file": ["ann/0.png", "bob/1.png"]})}
     panel = privacy_panel(privacy, gate, sets, {"after RL": np.array([0.1, 0.2])}, train)
     assert "3 of the set" in panel["privacy_text"] and "by design" in panel["privacy_text"]
-    copies, leakage, membership = panel["privacy_tables"]
+    copies, leakage, membership, recognizers = panel["privacy_tables"]
     assert said in copies["text"]
     assert [row["title"] for row in copies["rows"]] == ["the judge", "pixels, after RL"]
     assert copies["rows"][0]["cells"][0]["value"] == "not measured: too few held-out images"
     assert [row["title"] for row in leakage["rows"]] == ["1 in 1,000, after RL", "1 in 10,000"]
     assert len(leakage["rows"][0]["cells"]) == len(leakage["titles"]) == 6
     assert membership["rows"] == [] and "Not measured: no image" in membership["text"]
+    assert [row["title"] for row in recognizers["rows"]] == [
+        "real only",
+        "synthetic only, after RL",
+    ]
+    shown = [[cell["value"] for cell in row["cells"]] for row in recognizers["rows"]]
+    assert shown == [["0.800", "30.0", "6 / 4"], ["0.500", "too few images", "6 / 4"]]
+    assert "No recogniser gives that away" in recognizers["text"]
     (group,) = panel["pair_groups"]
     assert [pair["near"] for pair in group["pairs"]] == [True, False]
     content = base64.b64decode(group["pairs"][0]["image"].split(",")[1])

@@ -176,6 +176,11 @@ def test_privacy_is_measured_with_chance_and_pictures(workdir):
             require_figure(found["auc"])
             assert (found["num_members"], found["num_non_members"]) == (15, 10)
             assert found["true_positive_rate"] is None and "10 non-members" in found["not_measured"]
+    assert list(privacy["recognizer_membership"]) == list(ARMS)
+    for found in privacy["recognizer_membership"].values():
+        require_figure(found["auc"])
+        assert found["auc"]["seeds"] == [found["auc"]["mean"]]
+        assert (found["num_members"], found["num_non_members"]) == (15, 10)
     for name in SETS:
         require_figure(privacy["extraction"][name]["share"])
         require_figure(privacy["extraction"][name]["chance"])
