@@ -68,7 +68,10 @@ VARIATIONS: dict[str, dict[str, Any]] = {
         f"without {name}": {f"rewards.{name}.weight": 0.0}
         for name in ("semantic", "coverage", "richness")
     },
-    "the whole set's credit": {
+    # A reward that all samples of an identity share is told apart over the batch alone.
+    "leave-one-out credit, over the batch": {"reinforce.normalise_over": "batch"},
+    "the whole set's credit, over the batch": {
+        "reinforce.normalise_over": "batch",
         "rewards.coverage.options.credit": "broadcast",
         "rewards.richness.options.credit": "broadcast",
     },

@@ -1,0 +1,21 @@
+"""Every cell of the study is a valid run, and what is compared is measured in it."""
+
+import pytest
+from study.design import CLAIMED, COMPARISONS, STARTS, TARGETS, cells
+from sweeping.cells import cell_names, changed_config
+from sweeping.python_files import load_base
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_every_cell_is_valid(name):
+    _, base = load_base(TARGETS[name].base)
+    changes = cells(TARGETS[name], "data", seeds=1)
+    for cell, changed in zip(cell_names(changes), changes):
+        changed_config(base, changed, cell)
+
+
+def test_what_is_compared_is_measured():
+    assert set(CLAIMED) <= set(TARGETS)
+    for comparison in COMPARISONS:
+        assert comparison.arm in STARTS[comparison.start]
+        assert set(comparison.baselines) <= set(STARTS[comparison.baseline_start])
