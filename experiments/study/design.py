@@ -54,7 +54,8 @@ TARGETS = {
 # Of what is claimed, others are reported: ORL is nearly solved by who knows the prior's data.
 CLAIMED = ("lfw", "omniglot")
 
-# One change each, at two images an identity and a random start.
+# One change each, at two images an identity and a random start, for these arms.
+VARIED_ARMS = ("real", "real_reinforced", "real_reinforced_selected")
 VARIATIONS: dict[str, dict[str, Any]] = {
     **{
         f"only {name}": {
@@ -149,16 +150,17 @@ def cells(target: Target, data: str, seeds: int) -> list[dict[str, Any]]:
     made = []
     for seed in range(seeds):
         for images in target.images:
-            of_cell = {**common, "seed": seed, "split.train_images": images}
             for start, arms in STARTS.items():
-                fields = {"recognize.start": start, "recognize.arms": arms}
-                if start == "general":
-                    fields["recognize.random_start"] = ()
-                made.append(of_cell | fields)
-        for changes in VARIATIONS.values():
-            arms = ("real", "real_reinforced", "real_reinforced_selected")
-            made.append(
-                {**common, "seed": seed, "split.train_images": 2, "recognize.start": "random"}
-                | {"recognize.arms": arms, **changes}
-            )
+                fields = {"split.train_images": images, "recognize.start": start}
+                fields |= {"recognize.arms": arms, "recognize.random_start": ()}
+                made.append({"name": title(images, start), "seed": seed, **common, **fields})
+        for name, changes in VARIATIONS.items():
+            fields = {"split.train_images": 2, "recognize.start": "random"}
+            fields |= {"recognize.arms": VARIED_ARMS, "recognize.random_start": ()}
+            made.append({"name": name, "seed": seed, **common, **fields, **changes})
     return made
+
+
+def title(images: int, start: str) -> str:
+    """Returns the name of the cells with so many images an identity and this start."""
+    return f"{images} images, {start} start"

@@ -1,0 +1,130 @@
+"""The study: does the method help, by how much, against what, on real images and with seeds.
+
+    python experiments/ablation.py --workdir=DIR --data=FOLDER [--targets=lfw,omniglot] [--seeds=5]
+
+FOLDER has lfw_target, lfw_general, omniglot/small1, omniglot/small2 and orl_faces, one folder of
+images an identity. What runs and what counts as a claim stands in experiments/study/design.py. Each
+target is a sweep in DIR/TARGET, which the same command resumes; at the end, and with --gather at
+any time, DIR/results.json has every comparison of the complete runs, and DIR/RESULTS.md the tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from study.design import CLAIMED, COMPARISONS, MEASURES, STARTS, TARGETS, VARIATIONS, cells, title
+from study.gathering import Runs, arm_rows, decide
+from sweeping.plan import Plan, read_plan
+
+from rlsyn_jax.training.atomic_files import write_json, write_text
+
+_HERE = Path(__file__).absolute().parent
+
+
+def main(arguments: list[str]) -> None:
+    """Runs what is not complete, and writes what was found."""
+    options = parse(arguments)
+    workdir = options.workdir.absolute()
+    failed = []
+    for name in options.targets if not options.gather else ():
+        file = workdir / f"{name}_cells.py"
+        write_text(file, sweep_file(name, options))
+        command = [sys.executable, str(_HERE / "sweep.py"), str(file)]
+        command += [f"--workdir={workdir / name}", f"--parallel={options.parallel}"]
+        if subprocess.run(command).returncode:
+            failed.append(name)
+    claims, lines = [], ["# Results", ""]
+    for name in options.targets:
+        if (workdir / name / "sweep.json").exists():
+            plan = read_plan(workdir / name)
+            runs = Runs(plan.cells, workdir / name)
+            claims += compare(name, runs, options)
+            lines += tables(name, plan, runs)
+    write_json(workdir / "results.json", claims)
+    write_text(workdir / "RESULTS.md", "\n".join(lines) + "\n")
+    print(f"results: {workdir / 'results.json'}, {workdir / 'RESULTS.md'}", flush=True)
+    if failed:
+        sys.exit(f"error: not all cells of {', '.join(failed)} are complete; see above")
+
+
+def sweep_file(name: str, options: argparse.Namespace) -> str:
+    """Returns a sweep file with the cells of a target written out."""
+    base, _, variant = TARGETS[name].base.partition(":")
+    changes = cells(TARGETS[name], str(options.data.absolute()), options.seeds)
+    lines = [f'"""Cells of the study\'s target {name}, written by {Path(__file__).name}."""', ""]
+    lines += [f"BASE = {str(_HERE.parent / base) + (variant and ':' + variant)!r}", ""]
+    lines += ["CELLS = ["] + [f"    {changed!r}," for changed in changes] + ["]", "", ""]
+    lines += ["def get_hyper(hyper):", '    """Returns the cells."""', "    return CELLS", ""]
+    return "\n".join(lines)
+
+
+def compare(name: str, runs: Runs, options: argparse.Namespace) -> Iterator[dict]:
+    """Yields every comparison of a target whose runs are there."""
+    command = f"python experiments/ablation.py --workdir=DIR --data=FOLDER --targets={name}"
+    for images in TARGETS[name].images:
+        for comparison in COMPARISONS:
+            of_arm = runs.named(title(images, comparison.start))
+            of_baseline = runs.named(title(images, comparison.baseline_start))
+            seeds = sorted(set(of_arm) & set(of_baseline))
+            found, baselines = ([of[seed] for seed in seeds] for of in (of_arm, of_baseline))
+            for measure in MEASURES if seeds else ():
+                yield {
+                    "name": comparison.name,
+                    "data": name,
+                    "images": images,
+                    "measure": measure,
+                    "arm": comparison.arm,
+                    **decide(comparison, found, baselines, measure),
+                    "claimed": name in CLAIMED,
+                    "command": f"{command} --seeds={options.seeds}",
+                }
+
+
+def tables(name: str, plan: Plan, runs: Runs) -> Iterator[str]:
+    """Yields the lines of a target's tables."""
+    yield f"## {name}: {plan.title}"
+    for images in TARGETS[name].images:
+        for start in STARTS:
+            cell = title(images, start)
+            yield from _table(cell, [*runs.named(cell).values()])
+    for change in VARIATIONS:
+        yield from _table(f"2 images, random start, {change}", [*runs.named(change).values()])
+
+
+def _table(heading: str, runs: list[dict]) -> Iterator[str]:
+    if not runs:
+        return
+    yield from ("", f"### {heading}: {len(runs)} seeds", "")
+    yield f"| arm | {' | '.join(MEASURES.values())} |"
+    yield "| --- |" + " --- |" * len(MEASURES)
+    for arm, texts in arm_rows(runs, "real"):
+        yield f"| {arm} | {' | '.join(texts[measure] for measure in MEASURES)} |"
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Returns the options."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--workdir", type=Path, required=True, help="folder of the study")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the data sets")
+    parser.add_argument("--targets", default=",".join(TARGETS), help="some of them")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--parallel", type=int, default=1, help="runs at a time")
+    parser.add_argument("--gather", action="store_true", help="run nothing")
+    options = parser.parse_args(arguments)
+    options.targets = options.targets.split(",")
+    unknown = set(options.targets) - set(TARGETS)
+    if unknown:
+        parser.error(f"unknown targets {sorted(unknown)}; there are {', '.join(TARGETS)}")
+    if options.seeds < 1:
+        parser.error(f"--seeds is {options.seeds}; it must be at least 1")
+    return options
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,88 @@
+"""What the runs of a study say: comparisons decided, and tables of all arms."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from study.design import MEASURES, Comparison
+from study.paired import Difference, paired_difference, person_means
+
+
+class Runs:
+    """The runs of one target, found by what their cells set."""
+
+    def __init__(self, cells: dict[str, dict[str, Any]], sweep_dir: Path):
+        """Reads what the complete ones measured.
+
+        Args:
+            cells: name -> {field: value}, as of the sweep's plan.
+            sweep_dir: its folder.
+        """
+        self._found = []
+        for name, fields in cells.items():
+            path = sweep_dir / "cells" / name / "evaluate" / "per_person.json"
+            if path.exists():
+                self._found.append((fields, json.loads(path.read_text())))
+
+    def named(self, name: str) -> dict[int, dict]:
+        """Returns the runs of the cells with a name, by seed."""
+        chosen = [(fields["seed"], run) for fields, run in self._found if fields["name"] == name]
+        return dict(sorted(chosen, key=lambda pair: pair[0]))
+
+
+def decide(
+    comparison: Comparison, runs: Sequence[dict], baseline_runs: Sequence[dict], measure: str
+) -> dict[str, Any]:
+    """Compares an arm with the best of its baselines.
+
+    Args:
+        comparison: what is asked.
+        runs, baseline_runs: of the arm and of the baselines, by seed.
+        measure: of both.
+
+    Returns:
+        {"baseline", "difference", "low", "high" in points, "seeds", "holds"}.
+    """
+    best = max(
+        comparison.baselines,
+        key=lambda arm: np.mean([mean_of(run, arm, measure) for run in baseline_runs]),
+    )
+    found = paired_difference(runs, comparison.arm, best, measure, baseline_runs=baseline_runs)
+    points = in_points(found)
+    holds = points["low"] > 0 and points["difference"] >= comparison.at_least
+    return {"baseline": best, **points, "holds": holds}
+
+
+def in_points(difference: Difference) -> dict[str, Any]:
+    """Returns a difference of shares in points, rounded to hundredths."""
+    mean, low, high = (round(100 * part, 2) for part in difference[:3])
+    return {"difference": mean, "low": low, "high": high, "seeds": difference.runs}
+
+
+def mean_of(run: dict, arm: str, measure: str) -> float:
+    """Returns an arm's figure in one run."""
+    values, weights = person_means(run, arm, measure)
+    return float(np.average(list(values.values()), weights=[weights[person] for person in values]))
+
+
+def arm_rows(runs: Sequence[dict], baseline: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yields each arm with, for each measure, its mean and its difference to a baseline, as text.
+
+    Args:
+        runs: of one target, number of images and start.
+        baseline: an arm of them.
+    """
+    for arm in runs[0]["arms"]:
+        texts = {}
+        for measure in MEASURES:
+            mean = 100 * np.mean([mean_of(run, arm, measure) for run in runs])
+            texts[measure] = f"{mean:.1f}"
+            if arm != baseline:
+                found = in_points(paired_difference(runs, arm, baseline, measure))
+                texts[measure] += "  {difference:+.1f} ({low:.1f} to {high:.1f})".format(**found)
+        yield arm, texts

@@ -1,0 +1,73 @@
+"""What the study makes of its runs, from written values: claims that hold or do not, and tables."""
+
+import json
+
+import ablation
+import pytest
+from study.design import COMPARISONS, MEASURES, STARTS, TARGETS, cells, title
+from study.gathering import Runs, decide
+from sweeping.plan import Plan, write_plan
+
+GAIN = {"real_affine": 0.02, "real_reinforced_selected": 0.08, "real_reinforced": 0.05}
+
+
+def write_run(folder, arms, gain, people=20):
+    """Writes what a run measures: each arm so much above the first, and noise of people."""
+    names = [f"person {number}" for number in range(people)]
+    arms = {
+        arm: {
+            measure: {name: [0.3 + gain.get(arm, 0.0) + 0.001 * i] for i, name in enumerate(names)}
+            for measure in MEASURES
+        }
+        for arm in arms
+    }
+    content = {"weights": {m: dict.fromkeys(names, 3) for m in MEASURES}, "arms": arms}
+    folder.mkdir(parents=True)
+    (folder / "per_person.json").write_text(json.dumps(content))
+
+
+@pytest.fixture(name="workdir")
+def written_study(tmp_path):
+    plan = {}
+    for seed in range(3):
+        for start, arms in STARTS.items():
+            name = f"cell {seed} {start}"
+            plan[name] = {"name": title(1, start), "seed": seed}
+            gain = GAIN if start == "random" else {}
+            write_run(tmp_path / "lfw" / "cells" / name / "evaluate", arms, gain)
+    plan["not complete"] = {"name": title(2, "random"), "seed": 0}
+    write_plan(Plan("base.py", "Faces", plan, []), tmp_path / "lfw")
+    return tmp_path
+
+
+def test_claims_hold_where_mean_and_interval_say_so(workdir):
+    ablation.main([f"--workdir={workdir}", "--targets=lfw", "--gather"])
+    results = json.loads((workdir / "results.json").read_text())
+    assert len(results) == len(COMPARISONS) * len(MEASURES)  # One number of images is complete.
+    found = {result["name"]: result for result in results if result["measure"] == "open_map"}
+    scratch = found["the method against real images, from scratch"]
+    assert scratch["baseline"] == "real_affine" and scratch["holds"]
+    assert scratch["difference"] == scratch["low"] == scratch["high"] == pytest.approx(6.0)
+    assert (scratch["seeds"], scratch["images"], scratch["claimed"]) == (3, 1, True)
+    assert not found["the method against equal information"]["holds"]
+    assert found["reinforced against best of N"]["difference"] == pytest.approx(5.0)
+    page = (workdir / "RESULTS.md").read_text()
+    assert "### 1 images, random start: 3 seeds" in page and "2 images" not in page
+    assert "| real_affine | 33.0  +2.0 (2.0 to 2.0) |" in page
+
+
+def test_a_gain_below_the_goal_is_no_claim(workdir):
+    plan = {f"cell {seed} random": {"name": "x", "seed": seed} for seed in range(3)}
+    runs = [*Runs(plan, workdir / "lfw").named("x").values()]
+    below = COMPARISONS[0].__class__("x", "real_affine", "random", ("real",), "random", 3.2)
+    assert not decide(below, runs, runs, "open_map")["holds"]
+    above = COMPARISONS[0].__class__("x", "real_affine", "random", ("real",), "random", 1.9)
+    assert decide(above, runs, runs, "open_map")["holds"]
+
+
+def test_the_sweep_file_gives_the_cells(tmp_path):
+    options = ablation.parse([f"--workdir={tmp_path}", "--data=/x", "--seeds=2"])
+    scope: dict = {}
+    exec(ablation.sweep_file("omniglot", options), scope)
+    assert scope["get_hyper"](None) == cells(TARGETS["omniglot"], "/x", 2)
+    assert scope["BASE"].endswith("configs/omniglot.py:small2")
