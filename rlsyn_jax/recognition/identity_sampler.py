@@ -48,6 +48,22 @@ def sample_identities(key: jax.Array, candidates: jax.Array, number: int) -> jax
     return order[jnp.arange(number) % len(candidates)]
 
 
+def sample_identities_and_others(
+    key: jax.Array, candidates: jax.Array, others: jax.Array, number: int, number_of_others: int
+) -> jax.Array:
+    """Draws identities, the last of them from others, as `sample_identities` draws each part.
+
+    Args:
+        key: typed random key.
+        candidates: int [m] identities. others: int [n] identities of another kind.
+        number: how many in all, P.
+        number_of_others: how many of P are others.
+    """
+    own = sample_identities(key, candidates, number - number_of_others)
+    rest = sample_identities(jax.random.fold_in(key, 1), others, number_of_others)
+    return jnp.concatenate([own, rest])
+
+
 def sample_images(
     key: jax.Array, table: IdentityTable, identities: jax.Array, number: int
 ) -> jax.Array:

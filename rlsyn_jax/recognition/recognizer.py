@@ -23,7 +23,12 @@ from einops import rearrange
 from jax.sharding import Mesh
 
 from rlsyn_jax.data.identity_dataset import to_device_range
-from rlsyn_jax.recognition.identity_sampler import IdentityTable, sample_identities, sample_images
+from rlsyn_jax.recognition.identity_sampler import (
+    IdentityTable,
+    sample_identities,
+    sample_identities_and_others,
+    sample_images,
+)
 from rlsyn_jax.recognition.losses import batch_hard_triplet
 from rlsyn_jax.recognition.networks import RecognitionNetwork, embedding_width
 from rlsyn_jax.recognition.objective import (
@@ -248,12 +253,12 @@ def make_train_step(
         key = jax.random.fold_in(state.key, state.step)
         identity_key, real_key, synthetic_key = jax.random.split(key, 3)
         dropout_key = jax.random.fold_in(key, 1)
-        number = identities_per_batch - others_per_batch
-        identities = sample_identities(identity_key, candidates, number)
         if others_per_batch:
-            others_key = jax.random.fold_in(identity_key, 1)
-            drawn_others = sample_identities(others_key, others, others_per_batch)
-            identities = jnp.concatenate([identities, drawn_others])
+            identities = sample_identities_and_others(
+                identity_key, candidates, others, identities_per_batch, others_per_batch
+            )
+        else:
+            identities = sample_identities(identity_key, candidates, identities_per_batch)
         parts, metrics, weights = [], {}, None
         if mixture.real:
             parts.append(draw(real, real_key, identities, mixture.real))

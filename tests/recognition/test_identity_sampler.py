@@ -4,6 +4,7 @@ import numpy as np
 from rlsyn_jax.recognition.identity_sampler import (
     make_identity_table,
     sample_identities,
+    sample_identities_and_others,
     sample_images,
 )
 
@@ -50,3 +51,19 @@ def test_identities_come_from_the_candidates_without_repetition():
     assert sorted(np.asarray(sample_identities(jax.random.key(1), candidates, 8))) == sorted(
         [*candidates, *candidates]
     )
+
+
+def test_so_many_others_follow_the_candidates():
+    candidates, others = np.array([0, 1, 2]), np.array([7, 8, 9, 10])
+    seen = set()
+    for seed in range(20):
+        drawn = sample_identities_and_others(jax.random.key(seed), candidates, others, 5, 3)
+        own, rest = np.split(np.asarray(drawn), [2])
+        assert len(set(own)) == 2 and set(own) <= set(candidates)
+        assert len(set(rest)) == 3 and set(rest) <= set(others)
+        seen |= set(np.asarray(drawn).tolist())
+    assert seen == {*candidates, *others}
+    # The candidates are those that are drawn without others.
+    alone = sample_identities(jax.random.key(3), candidates, 2)
+    mixed = sample_identities_and_others(jax.random.key(3), candidates, others, 5, 3)
+    np.testing.assert_array_equal(mixed[:2], alone)
