@@ -60,6 +60,8 @@ def main() -> None:
     """Measures and prints the ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--full", action="store_true", help="1e6 x 1e5 instead of 1e5 x 1e4")
+    parser.add_argument("--synthetic", type=int, help="synthetic embeddings, instead")
+    parser.add_argument("--real", type=int, help="real embeddings, instead")
     parser.add_argument("--people", type=int, default=1000)
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--num_selected", type=int, default=100)
@@ -67,6 +69,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9, help="turns")
     arguments = parser.parse_args()
     num_synthetic, num_real = (10**6, 10**5) if arguments.full else (10**5, 10**4)
+    num_synthetic = arguments.synthetic or num_synthetic
+    num_real = arguments.real or num_real
     summary = {"synthetic": num_synthetic, "real": num_real, "width": arguments.width}
 
     import faiss
