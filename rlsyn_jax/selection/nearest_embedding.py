@@ -26,9 +26,9 @@ from rlsyn_jax.training.meshes import batch_sharding, make_mesh, place, replicat
 
 _FULL_PRECISION = jax.lax.Precision.HIGHEST
 _BATCH = PartitionSpec(("data", "fsdp"))
-# Real embeddings compared at a time: with 2,048 candidates the cosines are 8 MiB, which stay in a
+# Real embeddings compared at a time: with 2,048 candidates the cosines are 4 MiB, which stay in a
 # processor's cache until their maximum is taken; and how many of them share one maximum.
-_REAL_BLOCK = 1024
+_REAL_BLOCK = 512
 _PART = 64
 _NORMALISED_ROWS = 65536  # Made unit length at a time.
 _GROUP_ELEMENTS = 2**25  # Numbers of the embeddings of identities that are picked from together.
@@ -55,7 +55,7 @@ def select(
         real: Real embeddings [m, d], any length but zero; normalised inside.
         num_selected: How many to pick, 1..n.
         trade_off: Weight of closeness in [0, 1]; the rest weighs distance to the picks.
-        block_size: Candidates compared at a time, with at most 1,024 real embeddings.
+        block_size: Candidates compared at a time, with at most 512 real embeddings.
         mesh: Devices over which candidates are split; default the first one. Picks depend on their
             number only where scores differ by a rounding error.
 
@@ -336,27 +336,29 @@ def _nearest(
     # Whole blocks by copies of the first one, which are no nearer than it is: a mask over the
     # cosines would cost another pass over them.
     copies = jnp.broadcast_to(real[:1], (blocks * real_size - num_real, width))
-    # Transposed once: a product of rows with columns needs no copy of a block.
-    columns = jnp.concatenate([real, copies]).T  # [d, m]
+    references = jnp.concatenate([real, copies])  # [m, d]
 
     def of_block(rows):
+        columns = rows.T  # [d, rows]
+
         def compare(state, start):
             nearest, index = state
-            block = jax.lax.dynamic_slice_in_dim(columns, start, real_size, axis=1)
-            cosine = jnp.dot(rows, block, precision=_FULL_PRECISION)  # [rows, references]
-            cosine = cosine.reshape(size, -1, part)
-            highest_of_parts = cosine.max(axis=2)  # [rows, parts]
-            highest = highest_of_parts.max(axis=1)
+            block = jax.lax.dynamic_slice_in_dim(references, start, real_size)
+            # Rows come last: a maximum over another axis is taken of many rows at a time.
+            cosine = jnp.dot(block, columns, precision=_FULL_PRECISION)  # [references, rows]
+            cosine = cosine.reshape(-1, part, size)
+            highest_of_parts = cosine.max(axis=1)  # [parts, rows]
+            highest = highest_of_parts.max(axis=0)
             if with_index:
                 # The cosines are read once; then only the part with the maximum is.
-                best = _first(highest_of_parts == highest[:, None])  # [rows]
-                inside = cosine[jnp.arange(size), best]
-                place = start + best * part + _first(inside == highest[:, None])
+                best = _first(highest_of_parts == highest)  # [rows]
+                inside = cosine[best, :, jnp.arange(size)].T  # [part, rows]
+                place = start + best * part + _first(inside == highest)
                 index = jnp.where(highest > nearest, place, index)
             return (jnp.maximum(nearest, highest), index), None
 
         start = jnp.full(size, -2.0, jnp.float32), jnp.zeros(size, jnp.int32)
-        starts = jnp.arange(0, columns.shape[1], real_size, dtype=jnp.int32)
+        starts = jnp.arange(0, len(references), real_size, dtype=jnp.int32)
         (nearest, index), _ = jax.lax.scan(compare, start, starts)
         return jnp.clip(nearest, -1.0, 1.0), jnp.where(index < num_real, index, 0)
 
@@ -366,9 +368,9 @@ def _nearest(
 
 
 def _first(is_found: jax.Array) -> jax.Array:
-    """Place of the first true value of every row, int32 [n] of [n, m]."""
-    length = is_found.shape[1]
-    return jnp.where(is_found, jnp.arange(length, dtype=jnp.int32), length).min(axis=1)
+    """Place of the first true value of every column, int32 [n] of [m, n]."""
+    places = jnp.arange(len(is_found), dtype=jnp.int32)[:, None]
+    return jnp.where(is_found, places, len(is_found)).min(axis=0)
 
 
 def _mesh(mesh: Mesh | None) -> Mesh:

@@ -87,9 +87,7 @@ def test_the_ranking_is_that_of_the_published_query_and_gallery(market, tmp_path
     dataset, splits = load_target(config_of(market), tmp_path)
     embeddings = np.random.default_rng(1).normal(size=(len(dataset.images), 6))
     embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
-    measured, _ = recognition_measures._measure(
-        config_of(market), dataset, splits, embeddings, None
-    )
+    measured, _ = recognition_measures._measure(config_of(market), dataset, splits, embeddings)
     values, people = measured["open_map"]
 
     def facts(index):
