@@ -1,3 +1,4 @@
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,6 +26,16 @@ MODEL = SmallResNet(width=4, embedding_dim=8)
 SELECTION = DynamicSelection(parameters="all")
 
 
+class OneLayer(nn.Module):
+    """Compiles in no time."""
+
+    @nn.compact
+    def __call__(self, images, train):
+        features = nn.Dense(8)(images.reshape(len(images), -1))
+        norm = nn.BatchNorm(use_running_average=not train, momentum=0.9, name="neck")
+        return features, norm(features)
+
+
 def make_pool(seed, people=4, images=3):
     """People are told apart by the place of a bright stripe."""
     random = np.random.default_rng(seed)
@@ -43,6 +54,7 @@ def run(
     loss="cross_entropy_triplet",
     seed=0,
     selection=SELECTION,
+    model=MODEL,
     ema_decay=0.0,
     split=False,
     others=0,
@@ -51,7 +63,7 @@ def run(
     optimizer = make_optimizer(learning_rate=1e-2, warmup_steps=0, total_steps=steps)
     mesh = make_mesh(devices=jax.devices()[:devices])
     step = make_train_step(
-        MODEL,
+        model,
         optimizer,
         mesh,
         objective=Objective(loss=loss),
@@ -66,7 +78,7 @@ def run(
     )
     real, _, _ = make_pool(1)
     synthetic, _, _ = make_pool(2)
-    variables = init_recognizer(MODEL, jax.random.key(seed), SHAPE, 4)
+    variables = init_recognizer(model, jax.random.key(seed), SHAPE, 4)
     if split:
         padded = jnp.pad(variables["params"]["classifier"], ((0, 0), (0, 1020)))
         variables["params"]["classifier"] = jax.device_put(padded, class_sharding(mesh))
@@ -146,7 +158,7 @@ def test_training_with_split_class_weights_is_the_same(parameters):
     mixture = Mixture(real=2, candidates=4, kept=2)
     method = "jvp" if parameters == "all" else "exact"
     selection = DynamicSelection(parameters=parameters, method=method)
-    common = {"loss": "cosface", "selection": selection, "ema_decay": 0.5}
+    common = {"model": OneLayer(), "loss": "cosface", "selection": selection, "ema_decay": 0.5}
     whole, expected = run(mixture, 1, **common)
     split, found = run(mixture, 1, devices=8, split=True, **common)
     for name, value in expected.items():
@@ -167,10 +179,11 @@ def test_averages_are_those_of_parameters_and_statistics():
     state, _ = run(
         Mixture(real=3),
         3,
+        model=OneLayer(),
         ema_decay=0.3,
         observe=lambda state: seen.append(jax.device_get((state.params, state.batch_stats))),
     )
-    start = init_recognizer(MODEL, jax.random.key(0), SHAPE, 4)
+    start = init_recognizer(OneLayer(), jax.random.key(0), SHAPE, 4)
     average = jax.device_get((start["params"], start["batch_stats"]))
     for number, values in enumerate(seen):
         decay = min(0.3, (1 + number) / (10 + number))
@@ -182,7 +195,7 @@ def test_averages_are_those_of_parameters_and_statistics():
 
 def test_a_checkpoint_gives_averages_where_there_are_any(tmp_path):
     optimizer = make_optimizer(learning_rate=1e-2, warmup_steps=0, total_steps=1)
-    variables = init_recognizer(MODEL, jax.random.key(0), SHAPE, 4)
+    variables = init_recognizer(OneLayer(), jax.random.key(0), SHAPE, 4)
     for ema in (True, False):
         state = create_recognizer_state(variables, optimizer, jax.random.key(1), ema)
         if ema:
