@@ -158,7 +158,7 @@ def test_the_best_of_many_are_better_than_the_first(workdir):
     for person in set(best["identity"]):
         assert len({seed // 3 % 5 for seed in of_person(best, person, "seed")}) == 1
         rewards = of_person(best, person, "reward_semantic")
-        assert rewards == sorted(rewards, reverse=True)
+        assert all(a >= b - 1e-5 for a, b in zip(rewards, rewards[1:]))
         first = sorted(of_person(cold, person, "reward_semantic"), reverse=True)
         assert all(a >= b - 1e-5 for a, b in zip(rewards, first))
     assert np.mean(best["reward_semantic"]) > np.mean(cold["reward_semantic"])
