@@ -154,6 +154,8 @@ def cells(target: Target, data: str, seeds: int) -> list[dict[str, Any]]:
                 fields = {"split.train_images": images, "recognize.start": start}
                 fields |= {"recognize.arms": arms, "recognize.random_start": ()}
                 made.append({"name": title(images, start), "seed": seed, **common, **fields})
+    # Claims come first: what explains them is of no use before they are decided.
+    for seed in range(seeds):
         for name, changes in VARIATIONS.items():
             fields = {"split.train_images": 2, "recognize.start": "random"}
             fields |= {"recognize.arms": VARIED_ARMS, "recognize.random_start": ()}
