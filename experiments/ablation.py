@@ -3,9 +3,10 @@
     python experiments/ablation.py --workdir=DIR --data=FOLDER [--targets=lfw,omniglot] [--seeds=5]
 
 FOLDER has lfw_target, lfw_general, omniglot/small1, omniglot/small2 and orl_faces, one folder of
-images an identity. What runs and what counts as a claim stands in experiments/study/design.py. Each
-target is a sweep in DIR/TARGET, which the same command resumes; at the end, and with --gather at
-any time, DIR/results.json has every comparison of the complete runs, and DIR/RESULTS.md the tables.
+images an identity; without them, --targets=tiny shows in minutes that everything runs. What runs
+and what counts as a claim stands in experiments/study/design.py. Each target is a sweep in
+DIR/TARGET, which the same command resumes; at the end, and with --gather at any time,
+DIR/results.json has every comparison of the complete runs, and DIR/RESULTS.md the tables.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from study.design import CLAIMED, COMPARISONS, MEASURES, STARTS, TARGETS, VARIATIONS, cells, title
+from study.design import CLAIMED, COMPARISONS, MEASURES, STARTS, TARGETS, TINY, cells, title
 from study.gathering import Runs, arm_rows, decide
 from sweeping.plan import Plan, read_plan
 
 from rlsyn_jax.training.atomic_files import write_json, write_text
 
 _HERE = Path(__file__).absolute().parent
+_TARGETS = {**TARGETS, "tiny": TINY}
 
 
 def main(arguments: list[str]) -> None:
@@ -53,8 +55,8 @@ def main(arguments: list[str]) -> None:
 
 def sweep_file(name: str, options: argparse.Namespace) -> str:
     """Returns a sweep file with the cells of a target written out."""
-    base, _, variant = TARGETS[name].base.partition(":")
-    changes = cells(TARGETS[name], str(options.data.absolute()), options.seeds)
+    base, _, variant = _TARGETS[name].base.partition(":")
+    changes = cells(_TARGETS[name], str(options.data.absolute()), options.seeds)
     lines = [f'"""Cells of the study\'s target {name}, written by {Path(__file__).name}."""', ""]
     lines += [f"BASE = {str(_HERE.parent / base) + (variant and ':' + variant)!r}", ""]
     lines += ["CELLS = ["] + [f"    {changed!r}," for changed in changes] + ["]", "", ""]
@@ -65,7 +67,7 @@ def sweep_file(name: str, options: argparse.Namespace) -> str:
 def compare(name: str, runs: Runs, options: argparse.Namespace) -> Iterator[dict]:
     """Yields every comparison of a target whose runs are there."""
     command = f"python experiments/ablation.py --workdir=DIR --data=FOLDER --targets={name}"
-    for images in TARGETS[name].images:
+    for images in _TARGETS[name].images:
         for comparison in COMPARISONS:
             of_arm = runs.named(title(images, comparison.start))
             of_baseline = runs.named(title(images, comparison.baseline_start))
@@ -87,11 +89,11 @@ def compare(name: str, runs: Runs, options: argparse.Namespace) -> Iterator[dict
 def tables(name: str, plan: Plan, runs: Runs) -> Iterator[str]:
     """Yields the lines of a target's tables."""
     yield f"## {name}: {plan.title}"
-    for images in TARGETS[name].images:
+    for images in _TARGETS[name].images:
         for start in STARTS:
             cell = title(images, start)
             yield from _table(cell, [*runs.named(cell).values()])
-    for change in VARIATIONS:
+    for change in _TARGETS[name].variations:
         yield from _table(f"2 images, random start, {change}", [*runs.named(change).values()])
 
 
@@ -112,15 +114,19 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--workdir", type=Path, required=True, help="folder of the study")
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the data sets")
-    parser.add_argument("--targets", default=",".join(TARGETS), help="some of them")
+    parser.add_argument(
+        "--targets",
+        default=",".join(TARGETS),
+        help="some of them, or tiny, which shows in minutes that everything runs",
+    )
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--parallel", type=int, default=1, help="runs at a time")
     parser.add_argument("--gather", action="store_true", help="run nothing")
     options = parser.parse_args(arguments)
     options.targets = options.targets.split(",")
-    unknown = set(options.targets) - set(TARGETS)
+    unknown = set(options.targets) - set(_TARGETS)
     if unknown:
-        parser.error(f"unknown targets {sorted(unknown)}; there are {', '.join(TARGETS)}")
+        parser.error(f"unknown targets {sorted(unknown)}; there are {', '.join(_TARGETS)}")
     if options.seeds < 1:
         parser.error(f"--seeds is {options.seeds}; it must be at least 1")
     return options

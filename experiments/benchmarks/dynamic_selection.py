@@ -7,9 +7,10 @@ with selection, which keeps 2 of 4 synthetic candidates for the same refined bat
 virtual step and by its first order, where the classifier moves or all parameters do.
 
 The last line is JSON: exact_over_plain_step and jvp_over_plain_step are ratios of times where the
-classifier moves; exact_all_over_plain_step and jvp_all_over_plain_step where all parameters do,
-the default of configs; the ones in _flops are the compiled programs' operations by XLA's count, which no
-other work on the machine disturbs; spread is the largest over the smallest plain time.
+classifier moves; exact_all_over_plain_step and jvp_all_over_plain_step where all parameters do, as
+they do by default in configs; the ones in _flops are the compiled programs' operations by XLA's
+count, which no other work on the machine disturbs; spread is the largest over the smallest plain
+time.
 """
 
 from __future__ import annotations

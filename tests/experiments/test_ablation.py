@@ -1,10 +1,13 @@
 """What the study makes of its runs, from written values: claims that hold or do not, and tables."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import ablation
 import pytest
-from study.design import COMPARISONS, MEASURES, STARTS, TARGETS, cells, title
+from study.design import COMPARISONS, MEASURES, STARTS, TARGETS, TINY, cells, title
 from study.gathering import Runs, decide
 from sweeping.plan import Plan, write_plan
 
@@ -71,3 +74,21 @@ def test_the_sweep_file_gives_the_cells(tmp_path):
     exec(ablation.sweep_file("omniglot", options), scope)
     assert scope["get_hyper"](None) == cells(TARGETS["omniglot"], "/x", 2)
     assert scope["BASE"].endswith("configs/omniglot.py:small2")
+
+
+@pytest.mark.slow
+def test_a_tiny_study_runs_from_nothing_to_its_tables_and_its_claims(tmp_path):
+    command = [sys.executable, ablation.__file__, f"--workdir={tmp_path}", "--targets=tiny"]
+    subprocess.run([*command, "--seeds=1"], check=True, cwd=tmp_path)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert len(results) == len(COMPARISONS) * len(MEASURES)
+    assert all(result["low"] <= result["difference"] <= result["high"] for result in results)
+    assert all((r["seeds"], r["images"], r["claimed"]) == (1, 2, False) for r in results)
+    page = (tmp_path / "RESULTS.md").read_text()
+    for name in (title(2, "random"), title(2, "general"), *TINY.variations):
+        assert f"{name}: 1 seeds" in page
+    assert all(f"| {arm} |" in page for arms in STARTS.values() for arm in arms)
+    # All cells share the prior, and those of one seed the generator.
+    folders = [*(tmp_path / "tiny" / "cells").iterdir()]
+    assert len(folders) == 3
+    assert len({Path(folder / "pretrain").resolve() for folder in folders}) == 1
