@@ -2,13 +2,14 @@
 
     python -m rlsyn_jax.main --config=configs/casia_dit_xl2.py --workdir=DIR \
         --config.data.path=CASIA/train.rec --config.pretrain.source=DIT \
-        --config.autoencoder.path=VAE
+        --config.autoencoder.path=VAE \
+        --config.evaluate.verification_sets="('CASIA/lfw.bin', 'CASIA/agedb_30.bin', 'rfw:RFW')"
 
 CASIA is the folder of aligned faces that InsightFace publishes; weights as in
 configs/market1501.py.
 `:ci` is the same, shrunken, on what `python experiments/stand_in.py stand_in` writes. LFW,
-AgeDB-30, CFP-FP, CALFW, CPLFW and RFW are for `python -m rlsyn_jax.evaluation`; the run itself
-measures people whom it holds out.
+AgeDB-30, CFP-FP, CALFW, CPLFW and RFW are named by evaluate.verification_sets, as many as there
+are; besides, the run measures people whom it holds out.
 """
 
 from rlsyn_jax.config import default_config
@@ -181,6 +182,7 @@ def get_config(variant="full"):
         config.evaluate.num_neighbors = 2
         config.evaluate.bootstrap_resamples = 50
         config.data.path = "stand_in/casia/train.rec"
+        config.evaluate.verification_sets = ("stand_in/casia/lfw.bin", "rfw:stand_in/rfw")
         config.split.held_out_fraction = 0.3
         config.recognize.image_size = 32
         config.recognize.network = config.extractor.network = "iresnet18"

@@ -2,14 +2,15 @@
 
     python experiments/stand_in.py DIR
 
-DIR must not be there. It gets market1501, cuhk03-np and casia with drawn people, and weights with
-networks of random numbers: enough to run configs/market1501.py:ci and its like on a CPU, nothing to
-look at. What they make says nothing about the method.
+DIR must not be there. It gets market1501, cuhk03-np, casia and rfw with drawn people, and weights
+with networks of random numbers: enough to run configs/market1501.py:ci and its like on a CPU,
+nothing to look at. What they make says nothing about the method.
 """
 
 from __future__ import annotations
 
 import io
+import pickle
 import sys
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 from PIL import Image
 
 from rlsyn_jax.data.insightface import write_insightface
+from rlsyn_jax.data.pairs_file import RACES
 from rlsyn_jax.data.procedural import make_procedural_dataset
 from rlsyn_jax.models.autoencoder_kl import AutoencoderKL
 from rlsyn_jax.models.dit import DiT
@@ -68,6 +70,39 @@ def write_people(folder: Path) -> None:
     (folder / "casia/property").write_text(f"{PEOPLE},32,32\n")
 
 
+def write_verification_sets(folder: Path) -> None:
+    """Writes casia/lfw.bin and rfw with pairs of other drawn people: ten folds of two."""
+    dataset, _ = make_procedural_dataset(
+        num_identities=4, images_per_identity=IMAGES, image_size=32, identity_offset=PEOPLE
+    )
+    people = [dataset.images[dataset.identities == person] for person in range(4)]
+    same = [(fold % 4, fold % IMAGES, fold % 4, (fold + 1) % IMAGES) for fold in range(10)]
+    different = [(fold % 4, fold % IMAGES, (fold + 1) % 4, fold % IMAGES) for fold in range(10)]
+    pairs = [pair for both in zip(same, different) for pair in both]
+    encoded = []
+    for one, first, other, second in pairs:
+        for pixels in (people[one][first], people[other][second]):
+            content = io.BytesIO()
+            Image.fromarray(pixels).save(content, format="png")
+            encoded.append(content.getvalue())
+    with open(folder / "casia/lfw.bin", "wb") as file:
+        pickle.dump((encoded, [True, False] * 10), file, protocol=2)
+    for race in RACES:
+        (folder / "rfw/txts" / race).mkdir(parents=True)
+        lines = ["10\t1"]
+        for one, first, other, second in pairs:
+            names = [
+                f"m.{person}\t{number + 1}" for person, number in ((one, first), (other, second))
+            ]
+            lines.append("\t".join(names) if one != other else f"{names[0]}\t{second + 1}")
+        (folder / "rfw/txts" / race / f"{race}_pairs.txt").write_text("\n".join(lines) + "\n")
+        for person, images in enumerate(people):
+            own = folder / "rfw/data" / race / f"m.{person}"
+            own.mkdir(parents=True)
+            for number, pixels in enumerate(images, start=1):
+                Image.fromarray(pixels).save(own / f"m.{person}_{number:04d}.jpg")
+
+
 def write_weights(folder: Path) -> None:
     """Writes networks of random numbers as models/import_weights.py writes published ones."""
     key = jax.random.key(0)
@@ -106,6 +141,7 @@ def main(arguments: list[str]) -> None:
         sys.exit(f"{arguments[0]} is there already; name a folder that is not")
     with whole_folder(arguments[0]) as folder:
         write_people(folder)
+        write_verification_sets(folder)
         write_weights(folder / "weights")
 
 

@@ -324,6 +324,9 @@ def default_config() -> ConfigDict:
     config.evaluate.num_neighbors = 5  # Of precision, recall, density, coverage.
     config.evaluate.bootstrap_resamples = 1000
     config.evaluate.re_ranking = False  # Also mAP after k-reciprocal re-ranking.
+    # Published sets that recognisers are measured on besides: "FILE.bin" of InsightFace,
+    # "pairs:PAIRS.txt:FOLDER" in LFW's form, "rfw:FOLDER" (data/verification_sources.py).
+    config.evaluate.verification_sets = ()
 
     # What the synthetic sets and generators give away about the training people.
     config.privacy = ConfigDict()
@@ -715,6 +718,9 @@ def validate(config: ConfigDict) -> None:
         "evaluate.verification_pairs",
         "a positive multiple of 20: ten folds of equally many same and different pairs",
     )
+    sets = config.evaluate.verification_sets
+    known = isinstance(sets, tuple) and all(isinstance(each, str) for each in sets)
+    require(known, "evaluate.verification_sets", "a tuple such as ('lfw.bin', 'rfw:RFW')")
 
 
 def _validate_arms(config: ConfigDict, require) -> None:

@@ -13,6 +13,7 @@ from rlsyn_jax.evaluation.verification import check_folds, pair_distances, ten_f
 # The four subsets of Racial Faces in the Wild, as its folders are named.
 RFW_GROUPS = ("African", "Asian", "Caucasian", "Indian")
 _THRESHOLDS = np.arange(0, 4, 0.01)
+_SPREADS = ("mean", "std", "gap", "skewed_error_ratio", "gini")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +49,8 @@ class FairnessResult:
         shared_thresholds: float64 [folds], on the squared distance of unit embeddings, 0..4.
         false_accept_rates: group -> share of its impostor pairs accepted at the shared threshold.
         false_reject_rates: group -> share of its genuine pairs rejected at the shared threshold.
+        own_fold_accuracies, shared_fold_accuracies: group -> float64 [folds], of which the
+            accuracies are means.
     """
 
     own_threshold: GroupAccuracies
@@ -55,6 +58,8 @@ class FairnessResult:
     shared_thresholds: np.ndarray
     false_accept_rates: dict[str, float]
     false_reject_rates: dict[str, float]
+    own_fold_accuracies: dict[str, np.ndarray]
+    shared_fold_accuracies: dict[str, np.ndarray]
 
 
 def group_fairness(
@@ -105,12 +110,12 @@ def group_fairness(
             raise ValueError(f"group {name!r}: {error}") from error
         own[name] = ten_fold_accuracy(
             np.asarray(first)[places], np.asarray(second)[places], same, num_folds=num_folds
-        ).accuracy_mean
+        ).fold_accuracies
         right = (distances[places][None] < _THRESHOLDS[:, None]) == same[None]
         correct.append(right.reshape(len(_THRESHOLDS), num_folds, -1).mean(axis=2))
     by_fold = np.stack(correct)  # [groups, thresholds, folds]
     best = [np.delete(by_fold, fold, 2).mean(axis=(0, 2)).argmax() for fold in range(num_folds)]
-    shared = by_fold[:, best, np.arange(num_folds)].mean(axis=1)
+    shared = dict(zip(members, by_fold[:, best, np.arange(num_folds)]))
     limits = _THRESHOLDS[best]
     accepts, rejects = {}, {}
     for name, places in members.items():
@@ -118,11 +123,13 @@ def group_fairness(
         accepts[name] = float(accepted[~is_same[places]].mean())
         rejects[name] = float((~accepted[is_same[places]]).mean())
     return FairnessResult(
-        own_threshold=spread(own),
-        shared_threshold=spread(dict(zip(members, map(float, shared)))),
+        own_threshold=spread(_means(own)),
+        shared_threshold=spread(_means(shared)),
         shared_thresholds=limits,
         false_accept_rates=accepts,
         false_reject_rates=rejects,
+        own_fold_accuracies=own,
+        shared_fold_accuracies=shared,
     )
 
 
@@ -157,6 +164,52 @@ def spread(accuracies: dict[str, float]) -> GroupAccuracies:
     )
 
 
+def spread_intervals(
+    fold_accuracies: dict[str, np.ndarray],
+    *,
+    num_resamples: int = 1000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> dict[str, tuple[float, float, float]]:
+    """Measures how unequal accuracies are, with percentile intervals from resampling folds.
+
+    A fold is drawn for all groups together, so that arms and groups share what makes it easy.
+
+    Args:
+        fold_accuracies: group -> float [folds], 0..1; at least 2 groups with as many folds.
+        num_resamples: draws, at least 1.
+        seed: of the drawing.
+        confidence: in (0, 1).
+
+    Returns:
+        {"mean", "std", "gap", "skewed_error_ratio", "gini"} -> (value, low, high), as in
+        `GroupAccuracies`; infinite ratios stay infinite.
+
+    Raises:
+        ValueError: as `spread`, or groups with different numbers of folds.
+    """
+    lengths = {len(each) for each in fold_accuracies.values()}
+    if len(lengths) != 1 or 0 in lengths:
+        raise ValueError(f"expected as many folds of every group, got {sorted(lengths)}")
+    names, table = list(fold_accuracies), np.stack(list(fold_accuracies.values()))
+    folds = table.shape[1]
+    random = np.random.default_rng(seed)
+    drawn = random.integers(0, folds, (num_resamples, folds))
+
+    def measured(values) -> list[float]:
+        found = spread(dict(zip(names, map(float, values))))
+        return [getattr(found, name) for name in _SPREADS]
+
+    center = measured(table.mean(axis=1))
+    draws = np.array([measured(table[:, places].mean(axis=1)) for places in drawn])
+    tail = (1 - confidence) / 2
+    ends = np.quantile(draws, [tail, 1 - tail], axis=0, method="nearest")  # Ratios may be infinite.
+    return {
+        name: (value, float(low), float(high))
+        for name, value, low, high in zip(_SPREADS, center, *ends)
+    }
+
+
 def gini_coefficient(values: np.ndarray) -> float:
     """Mean difference of all pairs of values over twice their mean.
 
@@ -177,6 +230,10 @@ def gini_coefficient(values: np.ndarray) -> float:
     if values.sum() == 0:
         return 0.0
     return float(np.abs(values[:, None] - values[None]).mean() / (2 * values.mean()))
+
+
+def _means(fold_accuracies: dict[str, np.ndarray]) -> dict[str, float]:
+    return {name: float(np.mean(each)) for name, each in fold_accuracies.items()}
 
 
 def _members(groups: np.ndarray, number: int, group_names: Sequence[str]) -> dict:

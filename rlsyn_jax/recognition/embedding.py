@@ -34,24 +34,32 @@ def _embed(model, weights, images):
     return unit(model.apply(weights, images, train=False)[1].astype(jnp.float32))
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _embed_batch(model, weights, images):
-    return _embed(model, weights, to_device_range(images))
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _embed_batch(model, with_mirror, weights, images):
+    images = to_device_range(images)
+    if not with_mirror:
+        return _embed(model, weights, images)
+    both = (model.apply(weights, each, train=False)[1] for each in (images, images[:, :, ::-1]))
+    return unit(sum(each.astype(jnp.float32) for each in both))
 
 
-def embed_images(model: Network, variables: dict, images: np.ndarray) -> np.ndarray:
+def embed_images(
+    model: Network, variables: dict, images: np.ndarray, *, with_mirror: bool = False
+) -> np.ndarray:
     """Embeds images batch by batch.
 
     Args:
         model: embedding network.
         variables: {"params": {"backbone", ...}, "batch_stats"}.
         images: uint8 [n, h, w, c]; n may be 0.
+        with_mirror: sum the embeddings of image and mirrored image before they are made unit, as
+            InsightFace's verification does.
 
     Returns:
         float32 [n, d], of length 1.
     """
     weights = _weights(variables)
-    embeddings = _batches(images, lambda batch: _embed_batch(model, weights, batch))
+    embeddings = _batches(images, lambda batch: _embed_batch(model, with_mirror, weights, batch))
     if embeddings is None:
         return np.zeros((0, embedding_width(model, weights, images.shape[1:])), np.float32)
     return embeddings

@@ -2,10 +2,11 @@
 
 metrics.json: {"run", "protocol", "arms": {arm: {metric: figure}}, "differences": {arm: {metric:
 figure}}, "not_measured": {metric: why}, "synthetic": {set: {metric: figure}}, "novel": of people
-who do not exist, "privacy": what stages/privacy.py says}, where a figure is {"mean", "low", "high"}
-and, for arms, "seeds" with each seed's value. Shares are in [0, 1]; differences are paired with the
-first arm. curves.json: CMC and ROC of every arm, and what some queries find. per_person.json: what
-stages/person_values.py says.
+who do not exist, "verification_sets": what stages/verification_sets.py says, "privacy": what
+stages/privacy.py says}, where a figure is {"mean", "low", "high"} and, for arms, "seeds" with
+each seed's value. Shares are in [0, 1]; differences are paired with the first arm. curves.json: CMC
+and ROC of every arm, and what some queries find. per_person.json: what stages/person_values.py
+says.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from rlsyn_jax.stages.recognition_measures import measure_recognition
 from rlsyn_jax.stages.stage_record import StageRecord
 from rlsyn_jax.stages.synthesize import read_gate
 from rlsyn_jax.stages.synthetic_measures import measure_synthetic
+from rlsyn_jax.stages.verification_sets import check_verification_sets, measure_verification_sets
 from rlsyn_jax.training.atomic_files import write_json
 
 FIELDS = (*TARGET_FIELDS, "evaluate", "privacy")
@@ -36,6 +38,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     record = StageRecord(workdir, "evaluate", config, FIELDS, INPUTS)
     if record.complete:
         return
+    check_verification_sets(config)
     dataset, splits = load_target(config, workdir)
     recognition, curves, of_people = measure_recognition(config, workdir, dataset, splits)
     content = {
@@ -57,6 +60,13 @@ def run(config: ConfigDict, workdir: Path) -> None:
         **recognition,
         "synthetic": measure_synthetic(config, workdir, dataset, splits),
         "novel": {},
+        "verification_sets": measure_verification_sets(
+            config,
+            workdir,
+            sources=config.evaluate.verification_sets,
+            arms=config.recognize.arms,
+            seeds=config.recognize.seeds,
+        ),
         "privacy": measure_privacy(config, workdir, dataset, splits),
     }
     if FOLDER in read_gate(workdir):

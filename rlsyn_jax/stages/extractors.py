@@ -114,9 +114,16 @@ def load_extractor(config: ConfigDict, workdir: Path, name: str) -> Extractor:
     return Extractor(model, variables)
 
 
-def embed_images(extractor: Extractor, images: np.ndarray) -> np.ndarray:
-    """Returns unit embeddings, float32 [n, d], of uint8 images [n, h, w, c]."""
-    return embedding.embed_images(extractor.model, extractor.variables, images)
+def embed_images(
+    extractor: Extractor, images: np.ndarray, *, with_mirror: bool = False
+) -> np.ndarray:
+    """Returns unit embeddings, float32 [n, d], of uint8 images [n, h, w, c].
+
+    With `with_mirror`, of the sum of an image's and its mirror image's embeddings.
+    """
+    return embedding.embed_images(
+        extractor.model, extractor.variables, images, with_mirror=with_mirror
+    )
 
 
 def make_embed(extractor: Extractor) -> Callable[[jax.Array], jax.Array]:

@@ -37,6 +37,7 @@ from rlsyn_jax.stages.inputs import GENERAL_FIELDS, TARGET_FIELDS, load_general,
 from rlsyn_jax.stages.latent_space import LATENT_FIELDS, latent_space_name, sample_shape
 from rlsyn_jax.stages.networks import SHARED_FIELDS, check_starting_weights
 from rlsyn_jax.stages.stage_record import StageRecord, fingerprint, plain
+from rlsyn_jax.stages.verification_sets import check_verification_sets
 from rlsyn_jax.training.atomic_files import storage_error
 from rlsyn_jax.training.checkpoints import restore_config, restore_params
 from rlsyn_jax.training.meshes import make_mesh
@@ -74,6 +75,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     load_target(config, workdir)
     general = load_general(config, workdir)
     check_starting_weights(config)
+    check_verification_sets(config)
     if not (record.directory / "samples.png").exists():
         source = config.pretrain.source
         if source == "train":

@@ -18,8 +18,8 @@ ARM_TITLES = {
     "real_cold_start": "real + synthetic, cold start",
     "real_best_of": "real + synthetic, best of many",
     "real_reinforced": "real + synthetic, after RL",
-    "real_reinforced_selected": "the same, dynamic selection",
-    "real_reinforced_nearest": "the same, nearest embeddings",
+    "real_reinforced_selected": "real + synthetic, dynamic selection",
+    "real_reinforced_nearest": "real + synthetic, nearest embeddings",
     "synthetic_only": "synthetic only, after RL",
 }
 # One table each.

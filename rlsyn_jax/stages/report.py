@@ -37,6 +37,7 @@ from rlsyn_jax.stages.recognition_panel import (
 from rlsyn_jax.stages.reinforce import read_curves
 from rlsyn_jax.stages.stage_record import StageRecord, plain, stage_seconds
 from rlsyn_jax.stages.synthesize import data_sets, read_gate
+from rlsyn_jax.stages.verification_panel import verification_panel
 from rlsyn_jax.training.atomic_files import write_text
 from rlsyn_jax.training.metrics import duration
 
@@ -79,6 +80,7 @@ def _content(config: ConfigDict, workdir: Path) -> dict:
         "subtitle": _subtitle(dataset, results["protocol"]),
         "summary": _summary(results, gate),
         **recognition_panel(results, read_evaluation_curves(workdir), dataset),
+        **verification_panel(results["verification_sets"]),
         "people": people,
         "grid_columns": columns,
         "verdicts": [gate[name]["verdict"] for name in data_sets(config)],

@@ -5,7 +5,13 @@ import math
 import numpy as np
 import pytest
 
-from rlsyn_jax.evaluation.fairness import RFW_GROUPS, gini_coefficient, group_fairness, spread
+from rlsyn_jax.evaluation.fairness import (
+    RFW_GROUPS,
+    gini_coefficient,
+    group_fairness,
+    spread,
+    spread_intervals,
+)
 from rlsyn_jax.evaluation.verification import ten_fold_accuracy
 
 
@@ -116,3 +122,33 @@ def test_mistakes_are_told():
         spread({"a": 91.0, "b": 92.0})
     with pytest.raises(ValueError, match="0 or more"):
         gini_coefficient(np.array([-1.0, 2]))
+
+
+def test_accuracies_are_means_of_the_folds():
+    by_group = {name: pairs(1 + place, seed=place) for place, name in enumerate(RFW_GROUPS)}
+    parts = [np.concatenate(part) for part in zip(*by_group.values())]
+    result = group_fairness(*parts, np.repeat(RFW_GROUPS, 60))
+    for name in RFW_GROUPS:
+        own, shared = result.own_fold_accuracies[name], result.shared_fold_accuracies[name]
+        assert own.shape == shared.shape == (10,)
+        assert own.mean() == pytest.approx(result.own_threshold.accuracies[name])
+        assert shared.mean() == pytest.approx(result.shared_threshold.accuracies[name])
+
+
+def test_spreads_with_intervals_from_two_folds_are_those_of_their_three_draws():
+    folds = {"a": np.array([0.9, 0.7]), "b": np.array([0.6, 0.8])}
+    found = spread_intervals(folds, num_resamples=400)
+    # Both folds, the first twice, the second twice.
+    draws = [spread({"a": a, "b": b}) for a, b in ((0.8, 0.7), (0.9, 0.6), (0.7, 0.8))]
+    for name, (value, low, high) in found.items():
+        each = [getattr(draw, name) for draw in draws]
+        assert value == pytest.approx(each[0])
+        assert (low, high) == pytest.approx((min(each), max(each)))
+
+
+def test_equal_folds_leave_no_interval_and_no_error_in_one_group_an_infinite_ratio():
+    found = spread_intervals({"a": np.ones(10), "b": np.full(10, 0.5)})
+    assert found["skewed_error_ratio"] == (math.inf,) * 3
+    assert found["gap"] == (0.5, 0.5, 0.5)
+    with pytest.raises(ValueError, match="as many folds of every group"):
+        spread_intervals({"a": np.ones(10), "b": np.ones(5)})

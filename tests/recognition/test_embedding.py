@@ -88,3 +88,16 @@ def test_logits_are_those_of_the_classifier_that_was_trained(variables, images, 
         lengths = np.linalg.norm(necks, axis=1)[:, None] * np.linalg.norm(classifier, axis=0)
         expected = scale * expected / lengths
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_with_the_mirror_image_both_embeddings_are_summed_before_they_are_made_unit(
+    variables, images
+):
+    weights = {"params": variables["params"]["backbone"], "batch_stats": variables["batch_stats"]}
+    scaled = jnp.asarray(images, jnp.float32) / 127.5 - 1
+    both = [MODEL.apply(weights, each, train=False)[1] for each in (scaled, scaled[:, :, ::-1])]
+    expected = np.array(both[0] + both[1])
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    found = embed_images(MODEL, variables, images, with_mirror=True)
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+    assert np.abs(found - embed_images(MODEL, variables, images)).max() > 0.01

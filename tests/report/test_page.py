@@ -43,6 +43,18 @@ def make_content(**changes):
             }
         ],
         "arm_notes": ["TAR is not measured: too few."],
+        "verification_tables": [
+            {"titles": ["lfw"], "rows": [{"title": "real, on lfw", "cells": [cell]}]}
+        ],
+        "group_tables": [
+            {
+                "caption": "groups, one threshold",
+                "titles": ["African"],
+                "rows": [
+                    {"title": "of a group", "cells": [{"value": "71.3", "interval": "FAR 2.5"}]}
+                ],
+            }
+        ],
         "rankings_text": "Queries on the left.",
         "rankings": [{"image": PIXEL, "caption": "ann: 4 of 5 right"}],
         "arm_charts": [{"image": PIXEL, "alt": "chart of mAP"}],

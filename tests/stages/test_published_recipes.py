@@ -31,12 +31,18 @@ def stand_in(program, tmp_path_factory):
 def test_the_whole_recipe_runs(program, stand_in, tmp_path, name):
     paths = {"pretrain.source": "weights/dit", "autoencoder.path": "weights/autoencoder"}
     paths |= PLACES[name] | ({} if name.startswith("casia") else PERSONS)
-    flags = [f"--config.{field}={stand_in / place}" for field, place in paths.items()]
+    sets = (str(stand_in / "casia/lfw.bin"), f"rfw:{stand_in / 'rfw'}")
+    flags = [f"--config.evaluate.verification_sets={sets}"] if name.startswith("casia") else []
+    flags += [f"--config.{field}={stand_in / place}" for field, place in paths.items()]
     process = program.python(
         "-m", "rlsyn_jax.main", f"--config=configs/{name}", f"--workdir={tmp_path / 'run'}", *flags
     )
     log = program.log_of(process)
     assert process.returncode == 0, log
-    arms = json.loads((tmp_path / "run" / "evaluate" / "metrics.json").read_text())["arms"]
-    assert set(arms) == {"real", "real_reinforced_selected"}
-    assert (tmp_path / "run" / "report" / "report.html").is_file()
+    measured = json.loads((tmp_path / "run" / "evaluate" / "metrics.json").read_text())
+    assert set(measured["arms"]) == {"real", "real_reinforced_selected"}
+    page = (tmp_path / "run" / "report" / "report.html").read_text()
+    sets = measured["verification_sets"]["sets"]
+    races = [f"RFW {race}" for race in ("African", "Asian", "Caucasian", "Indian")]
+    assert list(sets) == (["lfw", *races] if name.startswith("casia") else [])
+    assert ("one threshold for all" in page) == name.startswith("casia")
