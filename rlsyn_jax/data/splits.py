@@ -131,6 +131,49 @@ def split_dataset(
             len(train_identities),
         )
 
+    return Splits(
+        train=_sorted_indices(train),
+        closed_query=_sorted_indices(closed_query),
+        **_open_set(dataset, open_identities, seed),
+        train_identities=train_identities.astype(np.int32),
+        identities_without_closed_query=np.array(without_closed, dtype=np.int32),
+    )
+
+
+def search_split(dataset: IdentityDataset, *, seed: int) -> Splits:
+    """Make an open set of a whole data set, of which nothing is trained on.
+
+    Args:
+        dataset: the images; its published query and gallery where it has them, all identities
+            otherwise.
+        seed: 0 or more; decides what is a query.
+
+    Returns:
+        Splits whose training and closed sets are empty.
+
+    Raises:
+        ValueError: the seed is below 0, or no image could be a query.
+    """
+    if seed < 0:
+        raise ValueError(f"seed is {seed}; expected 0 or more.")
+    searched = np.ones(len(dataset.identities), bool)
+    if dataset.subsets is not None:
+        searched = np.isin(dataset.subsets, (Subset.QUERY, Subset.GALLERY))
+        if not (dataset.subsets == Subset.QUERY).any():
+            raise ValueError(f"{dataset.name!r} has no query.")
+    none, nobody = np.zeros(0, np.int64), np.zeros(0, np.int32)
+    return Splits(
+        train=none,
+        closed_query=none,
+        **_open_set(dataset, np.unique(dataset.identities[searched]), seed),
+        train_identities=nobody,
+        identities_without_closed_query=nobody,
+    )
+
+
+def _open_set(dataset: IdentityDataset, open_identities: np.ndarray, seed: int) -> dict:
+    """Return the fields of Splits that say who is searched for, and where."""
+    published = dataset.subsets is not None
     if published:
         open_query = np.flatnonzero(dataset.subsets == Subset.QUERY)
         open_gallery = np.flatnonzero(np.isin(dataset.subsets, (Subset.GALLERY, Subset.DISTRACTOR)))
@@ -145,19 +188,15 @@ def split_dataset(
     people = dataset.identities + 1
     if published:
         people = np.where(dataset.subsets == Subset.DISTRACTOR, 0, people)
-    return Splits(
-        train=_sorted_indices(train),
-        closed_query=_sorted_indices(closed_query),
-        open_query=query,
-        open_gallery=gallery,
-        open_query_cameras=query_cameras.astype(np.int32),
-        open_gallery_cameras=gallery_cameras.astype(np.int32),
-        open_query_people=people[query].astype(np.int32),
-        open_gallery_people=people[gallery].astype(np.int32),
-        train_identities=train_identities.astype(np.int32),
-        open_identities=open_identities.astype(np.int32),
-        identities_without_closed_query=np.array(without_closed, dtype=np.int32),
-    )
+    return {
+        "open_query": query,
+        "open_gallery": gallery,
+        "open_query_cameras": query_cameras.astype(np.int32),
+        "open_gallery_cameras": gallery_cameras.astype(np.int32),
+        "open_query_people": people[query].astype(np.int32),
+        "open_gallery_people": people[gallery].astype(np.int32),
+        "open_identities": open_identities.astype(np.int32),
+    }
 
 
 def _hold_out(

@@ -20,7 +20,7 @@ from rlsyn_jax.data.market1501 import read_cuhk03_np, read_market1501
 from rlsyn_jax.data.msmt17 import read_msmt17
 from rlsyn_jax.data.parquet_images import read_parquet
 from rlsyn_jax.data.procedural import make_procedural_dataset
-from rlsyn_jax.data.splits import Splits, split_dataset
+from rlsyn_jax.data.splits import Splits, search_split, split_dataset
 from rlsyn_jax.data.tfds_source import read_tfds
 from rlsyn_jax.data.veri776 import read_veri776
 from rlsyn_jax.data.webdataset_tar import read_webdataset
@@ -55,6 +55,34 @@ def load_target(config: ConfigDict, workdir: Path) -> tuple[IdentityDataset, Spl
     except ValueError as error:
         raise ConfigError(f"config.data cannot be divided by config.split: {error}") from error
     return dataset, splits
+
+
+def load_searched(
+    config: ConfigDict, source: str, path: str, workdir: Path
+) -> tuple[IdentityDataset, Splits]:
+    """Returns another data set, read as the target is, with a split in which all are searched for.
+
+    Args:
+        config: of a run, whose sizes and colours hold.
+        source: as config.data.source. path: as config.data.path.
+        workdir: where the images are kept.
+
+    Raises:
+        ConfigError: no such source, or a data set that cannot be read or searched.
+    """
+    other = config.copy_and_resolve_references()
+    other.data.update(source=source, path=path, min_images=1, num_identities=0, cache="")
+    known = source in PATH_SOURCES or source.startswith("tfds:")
+    if not known:
+        raise ConfigError(
+            f"data source {source!r} is not known; expected one of {', '.join(PATH_SOURCES)}, or "
+            "tfds:NAME"
+        )
+    dataset = _load(other, "data", workdir)
+    try:
+        return dataset, search_split(dataset, seed=config.seed)
+    except ValueError as error:
+        raise ConfigError(f"{source}:{path} cannot be searched: {error}") from error
 
 
 def load_general(config: ConfigDict, workdir: Path) -> IdentityDataset | None:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlsyn_jax.data.identity_dataset import IdentityDataset
-from rlsyn_jax.data.splits import split_dataset
+from rlsyn_jax.data.identity_dataset import IdentityDataset, Subset
+from rlsyn_jax.data.splits import search_split, split_dataset
 
 _OPTIONS = {
     "held_out_fraction": 0.3,
@@ -169,3 +169,35 @@ def test_single_images_train_and_are_counted():
 def test_bad_arguments_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         _split(_dataset([4] * 10), **options)
+
+
+@settings(max_examples=30, deadline=None)
+@given(counts=st.lists(st.integers(2, 6), min_size=1, max_size=6), seed=st.integers(0, 3))
+def test_a_whole_data_set_is_searched(counts, seed):
+    dataset = _dataset(counts)
+    splits = search_split(dataset, seed=seed)
+    _assert_sound(dataset, splits)
+    assert not len(splits.train) and not len(splits.closed_query)
+    assert splits.open_identities.tolist() == list(range(len(counts)))
+
+
+def test_a_published_query_and_gallery_are_searched_as_they_are():
+    dataset = dataclasses.replace(
+        _dataset([2, 3, 2], np.arange(7, dtype=np.int32)),
+        subsets=np.array([0, 0, 1, 2, 2, 3, 3], np.int8),
+    )
+    kinds = [Subset.TRAIN, Subset.QUERY, Subset.GALLERY, Subset.DISTRACTOR]
+    dataset = dataclasses.replace(
+        dataset, subsets=np.array([kinds[each] for each in dataset.subsets], np.int8)
+    )
+    splits = search_split(dataset, seed=0)
+    assert splits.open_query.tolist() == [2] and splits.open_gallery.tolist() == [3, 4, 5, 6]
+    assert splits.open_query_people.tolist() == [2]
+    assert splits.open_gallery_people.tolist() == [2, 2, 0, 0]
+    assert splits.open_query_cameras.tolist() == [2]
+    assert splits.open_identities.tolist() == [1]
+    without = dataclasses.replace(dataset, subsets=np.full(7, Subset.TRAIN, np.int8))
+    with pytest.raises(ValueError, match="has no query"):
+        search_split(without, seed=0)
+    with pytest.raises(ValueError, match="seed is -1"):
+        search_split(dataset, seed=-1)

@@ -46,3 +46,26 @@ def test_the_whole_recipe_runs(program, stand_in, tmp_path, name):
     races = [f"RFW {race}" for race in ("African", "Asian", "Caucasian", "Indian")]
     assert list(sets) == (["lfw", *races] if name.startswith("casia") else [])
     assert ("one threshold for all" in page) == name.startswith("casia")
+    if name.startswith("casia"):
+        measure_on_others(program, stand_in, tmp_path / "run", tmp_path / "others")
+
+
+def measure_on_others(program, stand_in, workdir, folder):
+    """The evaluation command on the run's recognisers, another data set and published pairs."""
+    folder.mkdir()
+    flags = [f"--workdir={workdir}", f"--data=market1501:{stand_in / 'market1501'}"]
+    flags += ["--verification_sets", str(stand_in / "casia/lfw.bin")]
+    flags += [f"--output={folder / 'metrics.json'}", f"--report={folder / 'report.html'}"]
+    process = program.python("-m", "rlsyn_jax.evaluation", "run", *flags)
+    log = program.log_of(process)
+    assert process.returncode == 0, log
+    measured = json.loads((folder / "metrics.json").read_text())
+    (of_data,) = measured["data"].values()
+    assert of_data["queries"] > 0 and set(of_data["arms"]) == {"real", "real_reinforced_selected"}
+    own = json.loads((workdir / "evaluate" / "metrics.json").read_text())["verification_sets"]
+    assert measured["verification_sets"]["sets"]["lfw"] == own["sets"]["lfw"]
+    assert "mAP" in log and "lfw" in log
+    assert "What queries find" in (folder / "report.html").read_text()
+    process = program.python("-m", "rlsyn_jax.evaluation", "run", f"--workdir={folder}", *flags[1:])
+    assert "is not the folder of a run with recognisers" in program.log_of(process)
+    assert process.returncode == 2
