@@ -6,7 +6,7 @@
         --config.evaluate.verification_sets="('CASIA/lfw.bin', 'CASIA/agedb_30.bin', 'rfw:RFW')"
 
 CASIA is the folder of aligned faces that InsightFace publishes; weights as in
-configs/market1501.py.
+configs/market1501.py. `:arcface` has the margin in the angle instead.
 `:ci` is the same, shrunken, on what `python experiments/stand_in.py stand_in` writes. LFW,
 AgeDB-30, CFP-FP, CALFW, CPLFW and RFW are named by evaluate.verification_sets, as many as there
 are; besides, the run measures people whom it holds out.
@@ -18,8 +18,10 @@ IMAGES, EPOCHS = 490_623, 40
 
 
 def get_config(variant="full"):
-    if variant not in ("full", "ci"):
-        raise ValueError(f"configs/casia_dit_xl2.py:{variant} is not known; give nothing or :ci")
+    if variant not in ("full", "arcface", "ci"):
+        raise ValueError(
+            f"configs/casia_dit_xl2.py:{variant} is not known; give nothing, :arcface or :ci"
+        )
     config = default_config()
     config.name = "CASIA-WebFace"
     config.image.size = 128  # [paper] Positions follow from the formula: 64 tokens.
@@ -146,6 +148,10 @@ def get_config(variant="full"):
     config.extractor.learning_rate = 1e-3
     config.extractor.cosface_scale = 64.0
     config.extractor.cosface_margin = 0.35
+    if variant == "arcface":
+        config.recognize.loss = "arcface"
+        config.recognize.arcface_scale = 64.0  # ArcFace's own scale and margin.
+        config.recognize.arcface_margin = 0.5
     if variant == "ci":
         config.name += ", shrunken"
         config.image.size = 32

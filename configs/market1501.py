@@ -7,9 +7,10 @@
 
 MARKET is the folder as published; the others are published weights, imported by
 `python -m rlsyn_jax.models.import_weights`. `:vit` has a ViT-B/16 for a recogniser (imported with
---image-size 256 128). `:ci` is the same, shrunken, on what
-`python experiments/stand_in.py stand_in` writes. Comments say [paper] for what
-arXiv 2604.07884 states, and the reason of each choice that it leaves open.
+--image-size 256 128), `:sbs` one at the level of fast-reid's SBS, a ResNet-50 with IBN-a, GeM and
+circle loss, which is harder to help. `:ci` is the first, shrunken, on what
+`python experiments/stand_in.py stand_in` writes. Comments say [paper] for what arXiv 2604.07884
+states, and the reason of each choice that it leaves open.
 """
 
 from rlsyn_jax.config import default_config
@@ -18,8 +19,10 @@ IMAGES, EPOCHS = 12_936, 120
 
 
 def get_config(variant="resnet50"):
-    if variant not in ("resnet50", "vit", "ci"):
-        raise ValueError(f"configs/market1501.py:{variant} is not known; give nothing, :vit or :ci")
+    if variant not in ("resnet50", "vit", "sbs", "ci"):
+        raise ValueError(
+            f"configs/market1501.py:{variant} is not known; give nothing, :vit, :sbs or :ci"
+        )
     config = default_config()
     config.name = "Market-1501"
     config.image.size = 256  # [paper]
@@ -145,6 +148,23 @@ def get_config(variant="resnet50"):
     if variant == "vit":
         config.recognize.network = "vit_base_16"  # [paper]
         config.recognize.start = "weights/vit_base_16"
+    if variant == "sbs":
+        # fast-reid's figures but for its non-local blocks, its soft margin and its frozen first
+        # thousand steps, which this package does not have.
+        config.recognize.network = "resnet50_ibn"
+        config.recognize.start = "weights/resnet50_ibn"
+        config.recognize.pooling = "gem"
+        config.recognize.image_size = 384
+        config.recognize.loss = "circle_triplet"
+        config.recognize.circle_scale = 64.0
+        config.recognize.circle_margin = 0.35
+        config.recognize.identities_per_batch = 4
+        config.recognize.images_per_identity = 16
+        config.recognize.synthetic_per_identity = 8
+        config.recognize.candidates_per_identity = 16
+        config.recognize.steps = 60 * IMAGES // 64
+        config.recognize.warmup_steps = 2000
+        config.recognize.decay = "cosine"
     if variant == "ci":
         config.name += ", shrunken"
         config.image.size = 32

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from rlsyn_jax.data.rand_augment import MAX_MAGNITUDE
 from rlsyn_jax.models.dit import REMAT_POLICIES
-from rlsyn_jax.recognition.networks import NETWORKS, network_settings
+from rlsyn_jax.recognition.networks import NETWORKS, has_pooling, network_settings
 from rlsyn_jax.recognition.objective import LOSSES
 from rlsyn_jax.training.device_kinds import NAMED_DEVICES, named_devices
 
@@ -250,7 +250,7 @@ def default_config() -> ConfigDict:
     config.recognize.width = 24  # First stage's channels, of residual networks; 0 = as published.
     # What follows up to dtype holds for the extractors, too.
     config.recognize.embedding_dim = 128  # 0 = as published, which for resnet50 is no such layer.
-    config.recognize.pooling = "mean"  # mean | gem, of small_resnet and resnet50.
+    config.recognize.pooling = "mean"  # mean | gem, of small_resnet and ResNet-50.
     config.recognize.image_size = 0  # Height in pixels that networks see; 0 = config.image's.
     config.recognize.image_width = 0  # 0 = as high, or with image_size 0 config.image's.
     config.recognize.normalisation = "none"  # none | imagenet (means and deviations of colours)
@@ -662,7 +662,10 @@ def validate(config: ConfigDict) -> None:
                 name,
                 width=width,
                 embedding_dim=recognize.embedding_dim,
-                pooling=recognize.pooling,
+                # Extractors pool alike as far as their networks can.
+                pooling=recognize.pooling
+                if path == "recognize.network" or has_pooling(name)
+                else "mean",
                 dropout_rate=recognize.dropout_rate if path == "recognize.network" else 0.0,
             )
         except ValueError as error:

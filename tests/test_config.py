@@ -16,12 +16,12 @@ from rlsyn_jax.rewards.registry import resolve_reward
 CONFIGS = Path(__file__).parents[1] / "configs"
 # The arguments each config file takes; FOLDER stands for a path.
 VARIANTS = {
-    "casia_dit_xl2": ["full", "ci"],
+    "casia_dit_xl2": ["full", "arcface", "ci"],
     "cuhk03": ["labeled", "detected", "ci"],
     "faces": ["orl", "lfw", "lfw_latents"],
     "folder": ["FOLDER"],
     "omniglot": ["small1", "small2"],
-    "market1501": ["resnet50", "vit", "ci"],
+    "market1501": ["resnet50", "vit", "sbs", "ci"],
     "procedural_prior": [],
     "quickstart": ["full", "ci"],
 }

@@ -84,6 +84,11 @@ class RecognitionNetwork:
         return self.module.apply(variables, self._prepare(images), train=train, **options)
 
 
+def has_pooling(name: str) -> bool:
+    """Returns whether a network's pooling can be chosen."""
+    return name in _MODULES and "pooling" in _MODULES[name][1]
+
+
 def build_network(
     name: str,
     *,

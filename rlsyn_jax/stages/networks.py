@@ -6,7 +6,12 @@ import jax
 from ml_collections import ConfigDict
 
 from rlsyn_jax.config import ConfigError
-from rlsyn_jax.recognition.networks import RecognitionNetwork, build_network, check_fits
+from rlsyn_jax.recognition.networks import (
+    RecognitionNetwork,
+    build_network,
+    check_fits,
+    has_pooling,
+)
 from rlsyn_jax.recognition.recognizer import init_recognizer
 from rlsyn_jax.stages.latent_space import image_shape
 from rlsyn_jax.training.checkpoints import restore_params
@@ -94,7 +99,7 @@ def _build(config: ConfigDict, name: str, width: int, dropout_rate: float) -> Re
         normalisation=recognize.normalisation,
         width=width,
         embedding_dim=recognize.embedding_dim,
-        pooling=recognize.pooling,
+        pooling=recognize.pooling if has_pooling(name) else "mean",
         dropout_rate=dropout_rate,
         dtype=recognize.dtype,
     )
