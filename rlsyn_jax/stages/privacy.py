@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 from rlsyn_jax.data.identity_dataset import IdentityDataset
 from rlsyn_jax.data.splits import Splits
 from rlsyn_jax.data.synthetic_writer import load_synthetic
-from rlsyn_jax.evaluation.nearest_real import pixel_features
+from rlsyn_jax.evaluation.nearest_real import averaged_pixels
 from rlsyn_jax.evaluation.privacy.identity_leakage import Leakage, identity_leakage
 from rlsyn_jax.evaluation.privacy.memorisation import Memorisation, memorisation
 from rlsyn_jax.stages.extractors import embed_images, load_extractor
@@ -39,8 +39,6 @@ SPACES = ("judge", "reward", "pixels")
 FALSE_ACCEPT_RATES = (1e-3, 1e-4)
 # Pairs shown and listed, and listed at most where more are near copies.
 _CLOSEST, _LISTED = 10, 100
-# Side of the squares' grid in which pixels are compared: averages forgive small shifts.
-_COMPARED_SIDE = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,18 +159,10 @@ def _pairs_picture(synthetic, train, closest, found: Memorisation) -> np.ndarray
 
 def _features(config, workdir, space: str) -> Callable[[np.ndarray], np.ndarray]:
     """Returns what maps uint8 images [n, h, w, c] to features [n, dim]."""
-    if space != "pixels":
-        extractor = load_extractor(config, workdir, space)
-        return lambda images: embed_images(extractor, images)
-
-    def averages(images):
-        height, width = images.shape[1:3]
-        factor = max(1, min(height, width) // _COMPARED_SIDE)
-        while height % factor or width % factor:
-            factor -= 1
-        return pixel_features(images, factor=factor)
-
-    return averages
+    if space == "pixels":
+        return averaged_pixels
+    extractor = load_extractor(config, workdir, space)
+    return lambda images: embed_images(extractor, images)
 
 
 def _leakage(config, workdir, train, held_out, sets, unseen, strangers) -> dict:
