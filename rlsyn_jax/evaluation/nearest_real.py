@@ -6,6 +6,8 @@ import einops
 import numpy as np
 
 METRICS = ("cosine", "euclidean")
+# Side of the squares' grid in which pixels are compared: averages forgive small shifts.
+_COMPARED_SIDE = 32
 
 
 def nearest_real_distances(
@@ -79,6 +81,25 @@ def pixel_features(images: np.ndarray, *, factor: int = 1) -> np.ndarray:
         images.astype(np.float32), "n (h a) (w b) c -> n (h w c)", "mean", a=factor, b=factor
     )
     return means / (255 * np.sqrt(max(means.shape[1], 1), dtype=np.float32))
+
+
+def averaged_pixels(images: np.ndarray) -> np.ndarray:
+    """Pixel features of averages, of about 32 squares a side, in which copies are looked for.
+
+    Args:
+        images: uint8 [n, h, w, c].
+
+    Returns:
+        float32 [n, dim]; Euclidean distances lie in 0..1.
+
+    Raises:
+        ValueError: no uint8 images.
+    """
+    images = np.asarray(images)
+    factor = max(1, min(images.shape[1:3], default=1) // _COMPARED_SIDE)
+    while any(side % factor for side in images.shape[1:3]):
+        factor -= 1
+    return pixel_features(images, factor=factor)
 
 
 def _checked(embeddings) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -43,13 +44,44 @@ def ranking_lists(
     Returns:
         One list for each of `chosen`; ties in the order of the gallery.
     """
-    lists = []
     unit = gallery / np.maximum(np.linalg.norm(gallery, axis=1, keepdims=True), 1e-12)
-    for place in chosen:
+    return lists_by_similarity(
+        (unit @ query[place] for place in chosen),
+        query_ids,
+        query_cameras,
+        gallery_ids,
+        gallery_cameras,
+        chosen,
+        length=length,
+    )
+
+
+def lists_by_similarity(
+    similarities: Iterable[np.ndarray],
+    query_ids: np.ndarray,
+    query_cameras: np.ndarray,
+    gallery_ids: np.ndarray,
+    gallery_cameras: np.ndarray,
+    chosen: np.ndarray,
+    *,
+    length: int = 5,
+) -> list[RankingList]:
+    """Ranks the gallery by given similarities, such as those after re-ranking.
+
+    Args:
+        similarities: float [g] of each query chosen, larger for what is ranked before.
+        query_ids, query_cameras: int [q]. gallery_ids, gallery_cameras: int [g]; -1 is junk.
+        chosen, length: as in ranking_lists.
+
+    Returns:
+        As ranking_lists.
+    """
+    lists = []
+    for place, similarity in zip(chosen, similarities):
         same_person = gallery_ids == query_ids[place]
         left_out = same_person & (gallery_cameras == query_cameras[place])
         shown = np.flatnonzero(~left_out & (gallery_ids != -1))
-        nearest = shown[np.argsort(-(unit[shown] @ query[place]), kind="stable")[:length]]
+        nearest = shown[np.argsort(-similarity[shown], kind="stable")[:length]]
         lists.append(
             RankingList(int(place), tuple(nearest.tolist()), tuple(same_person[nearest].tolist()))
         )

@@ -130,6 +130,21 @@ def roc_points(similarities: np.ndarray, is_same: np.ndarray) -> RocPoints:
     )
 
 
+def true_accept_rates_at(points: RocPoints, false_accept_rates: np.ndarray) -> np.ndarray:
+    """Reads a ROC curve at some false accept rates, such as those of a chart.
+
+    Args:
+        points: of roc_points.
+        false_accept_rates: float [n], 0..1.
+
+    Returns:
+        float64 [n], true accept rates at the lowest thresholds that accept no more impostors than
+        that: a threshold accepts what it accepts, and no two are mixed.
+    """
+    wanted = np.asarray(false_accept_rates) * (1 + 1e-9)
+    return points.true_accept_rates[np.searchsorted(points.false_accept_rates, wanted, "right") - 1]
+
+
 @dataclasses.dataclass(frozen=True)
 class AcceptRates:
     """What a threshold lets through.

@@ -1,19 +1,19 @@
-"""Renders the report's page from its template; pictures come as data URIs, nothing is fetched."""
+"""Renders pages from their templates; pictures come as data URIs, nothing is fetched."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import resources
 from typing import Any
 
 import jinja2
 
 
-def render_page(content: Mapping[str, Any]) -> str:
-    """Fills report/page.html.
+def render_page(content: Mapping[str, Any], template: str = "page.html") -> str:
+    """Fills a template of report/.
 
     Args:
         content: every name the template uses; a missing one is an error, not an empty place.
+        template: name of the file; page.html is a run's report.
 
     Returns:
         A complete HTML document.
@@ -22,6 +22,7 @@ def render_page(content: Mapping[str, Any]) -> str:
         jinja2.UndefinedError: the template uses a name that content lacks.
     """
     environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("rlsyn_jax", "report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -29,5 +30,4 @@ def render_page(content: Mapping[str, Any]) -> str:
     )
     environment.filters["percent"] = lambda value: f"{100 * value:.1f}"
     environment.filters["signed"] = lambda value: f"{100 * value:+.1f}".replace("-", "−")
-    template = (resources.files("rlsyn_jax") / "report" / "page.html").read_text("utf-8")
-    return environment.from_string(template).render(content)
+    return environment.get_template(template).render(content)

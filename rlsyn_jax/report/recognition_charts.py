@@ -67,6 +67,40 @@ def roc_chart(
         return svg(figure)
 
 
+def group_chart(title: str, series: Mapping[str, Mapping[str, float]]) -> str:
+    """Draws shares of groups as bars from zero, with one bar a series in each group.
+
+    Args:
+        title: what is shown.
+        series: {name: {group: share, 0..1}}, at least one, all of the same groups.
+
+    Returns:
+        data URI of an SVG.
+    """
+    groups = list(next(iter(series.values())))
+    thickness = 0.8 / len(series)
+    with matplotlib.rc_context(STYLE):
+        rows = len(groups) * len(series)
+        figure = Figure(figsize=(5.2, 1.3 + 0.24 * rows), layout="constrained")
+        axes = figure.subplots()
+        for number, (color, (name, shares)) in enumerate(zip(COLORS, series.items())):
+            places = np.arange(len(groups)) + (number - (len(series) - 1) / 2) * thickness
+            values = [shares[group] for group in groups]
+            bars = axes.barh(places, values, thickness, color=color, label=name)
+            axes.bar_label(bars, [f"{100 * value:.2f}" for value in values], fontsize=8, padding=3)
+        axes.set_yticks(np.arange(len(groups)), groups)
+        axes.invert_yaxis()
+        axes.set_xlim(0, 1.15)  # Room for the numbers behind the bars.
+        axes.set_xticks(np.linspace(0, 1, 6))
+        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="x")
+        axes.set_axisbelow(True)
+        axes.set_title(title)
+        figure.legend(fontsize=8, loc="outside lower center", ncols=len(series))
+        return svg(figure)
+
+
 def ranking_picture(
     query: np.ndarray, gallery: np.ndarray, right: Sequence[bool], *, side: int = 96
 ) -> np.ndarray:

@@ -14,9 +14,8 @@ from ml_collections import ConfigDict
 
 from rlsyn_jax.data.identity_dataset import IdentityDataset, to_device_range
 from rlsyn_jax.data.splits import Splits
-from rlsyn_jax.evaluation.nearest_real import pixel_features
 from rlsyn_jax.evaluation.privacy.diffusion_scores import loss_scores, step_error_scores
-from rlsyn_jax.evaluation.privacy.extraction import extraction
+from rlsyn_jax.evaluation.privacy.extraction import distance_within_people, extraction
 from rlsyn_jax.evaluation.privacy.membership import membership_inference
 from rlsyn_jax.stages.generator import alpha_bars, build_generator, load_model, make_sampler
 from rlsyn_jax.stages.inputs import train_labels
@@ -146,7 +145,7 @@ def attack_extraction(
         (some[np.isin(people, shown)], people[np.isin(people, shown)])
         for some, people in ((images, labels), (others, other_labels))
     )
-    max_distance = _distance_within_people(
+    max_distance = distance_within_people(
         np.concatenate([images, others]), np.concatenate([labels, other_labels]), settings.quantile
     )
     sampler = make_sampler(config, num_classes)
@@ -241,17 +240,3 @@ def _draw(config, sampler, params, classes) -> np.ndarray:
         places = np.minimum(np.arange(start, start + size), len(classes) - 1)
         parts.append(np.asarray(sampler(params, key, places, classes[places])))
     return np.concatenate(parts)[: len(classes)]
-
-
-def _distance_within_people(images, people, quantile: float) -> float:
-    """Returns a quantile of the root mean squared differences of one person's real images."""
-    features = pixel_features(images)
-    distances = []
-    for person in np.unique(people):
-        own = features[people == person].astype(np.float64)
-        squared = np.square(own[:, None] - own[None]).sum(axis=-1)
-        distances.append(np.sqrt(squared[np.triu_indices(len(own), k=1)]))
-    distances = np.concatenate(distances)
-    # Two files of one image say nothing about how far apart images lie.
-    distances = distances[distances > 0]
-    return float(np.quantile(distances, quantile)) if len(distances) else 0.0

@@ -24,8 +24,8 @@ from ml_collections import ConfigDict
 from rlsyn_jax.data.identity_dataset import IdentityDataset
 from rlsyn_jax.data.splits import Splits
 from rlsyn_jax.data.synthetic_writer import load_synthetic
-from rlsyn_jax.evaluation.nearest_real import pixel_features
-from rlsyn_jax.evaluation.privacy.identity_leakage import Leakage, identity_leakage
+from rlsyn_jax.evaluation.nearest_real import averaged_pixels
+from rlsyn_jax.evaluation.privacy.leakage_figures import leakage_figures
 from rlsyn_jax.evaluation.privacy.memorisation import Memorisation, memorisation
 from rlsyn_jax.stages.extractors import embed_images, load_extractor
 from rlsyn_jax.stages.generator_attacks import attack_extraction, attack_membership
@@ -36,11 +36,8 @@ from rlsyn_jax.stages.synthesize import data_sets
 from rlsyn_jax.training.image_grids import make_grid, save_png
 
 SPACES = ("judge", "reward", "pixels")
-FALSE_ACCEPT_RATES = (1e-3, 1e-4)
 # Pairs shown and listed, and listed at most where more are near copies.
 _CLOSEST, _LISTED = 10, 100
-# Side of the squares' grid in which pixels are compared: averages forgive small shifts.
-_COMPARED_SIDE = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,59 +158,30 @@ def _pairs_picture(synthetic, train, closest, found: Memorisation) -> np.ndarray
 
 def _features(config, workdir, space: str) -> Callable[[np.ndarray], np.ndarray]:
     """Returns what maps uint8 images [n, h, w, c] to features [n, dim]."""
-    if space != "pixels":
-        extractor = load_extractor(config, workdir, space)
-        return lambda images: embed_images(extractor, images)
-
-    def averages(images):
-        height, width = images.shape[1:3]
-        factor = max(1, min(height, width) // _COMPARED_SIDE)
-        while height % factor or width % factor:
-            factor -= 1
-        return pixel_features(images, factor=factor)
-
-    return averages
+    if space == "pixels":
+        return averaged_pixels
+    extractor = load_extractor(config, workdir, space)
+    return lambda images: embed_images(extractor, images)
 
 
 def _leakage(config, workdir, train, held_out, sets, unseen, strangers) -> dict:
     """How often images match their own and other training people; held-out images beside."""
-    people, counts = np.unique(strangers, return_counts=True)
-    if len(people) < 2:
-        return {"not_measured": f"{len(people)} unseen people give no impostor pairs"}
-    impostors = (len(strangers) ** 2 - np.square(counts).sum()) // 2
+    people = len(np.unique(strangers))
+    if people < 2:
+        return {"not_measured": f"{people} unseen people give no impostor pairs"}
     judge = load_extractor(config, workdir, "judge")
-    enrolled, impostor_embeddings = embed_images(judge, train.images), embed_images(judge, unseen)
     compared = {name: images for name, (images, _) in sets.items()}
     if len(held_out.images):
         compared = {"held_out": held_out, **compared}
-    rates = [rate for rate in FALSE_ACCEPT_RATES if rate * impostors >= 1]
-    result: dict = {
-        f"{rate:g}": {
-            "not_measured": f"{rate:g} is less than one of {impostors} pairs of unseen people"
-        }
-        for rate in FALSE_ACCEPT_RATES
-        if rate not in rates
-    }
-    for name, images in compared.items() if rates else ():
-        found = identity_leakage(
-            embed_images(judge, images.images),
-            images.people,
-            enrolled,
-            train.people,
-            impostor_embeddings,
-            strangers,
-            false_accept_rates=rates,
-            num_resamples=config.evaluate.bootstrap_resamples,
-            seed=config.seed,
-        )
-        for rate, leakage in found.items():
-            at_rate = result.setdefault(
-                f"{rate:g}",
-                {"threshold": leakage.threshold, "num_impostors": leakage.num_impostors},
-            )
-            at_rate[name] = {"own": _described(leakage.own), "other": _described(leakage.other)}
-    return result
-
-
-def _described(leakage: Leakage) -> dict:
-    return {name: figure(*getattr(leakage, name)) for name in ("rate", "chance", "corrected")}
+    return leakage_figures(
+        {
+            name: (embed_images(judge, images.images), images.people)
+            for name, images in compared.items()
+        },
+        embed_images(judge, train.images),
+        train.people,
+        embed_images(judge, unseen),
+        strangers,
+        num_resamples=config.evaluate.bootstrap_resamples,
+        seed=config.seed,
+    )

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from rlsyn_jax.report.figures import distance_chart, png
+from rlsyn_jax.report.privacy_tables import (
+    extraction_table,
+    leakage_table,
+    listed,
+    memorisation_table,
+    plain_cell,
+    reason_only,
+    share_cell,
+)
 from rlsyn_jax.stages.recognition_panel import ARM_TITLES
 
 SET_TITLES = {
@@ -45,11 +56,21 @@ def privacy_panel(
         f"drawn again when the sets were made, and left out where they stayed so near ({counts})."
     )
     makers = {
-        "memorisation": _memorisation,
-        "identity_leakage": _leakage,
+        "memorisation": functools.partial(
+            memorisation_table,
+            spaces=_SPACES,
+            sets=SET_TITLES,
+            judged="reinforced",
+            opening="After RL, ",
+            closing="The reward's network was rewarded for nearness, and the judge's nearest were "
+            "drawn again, so that pixels say most about copies.",
+        ),
+        "identity_leakage": functools.partial(
+            leakage_table, sets=SET_TITLES, recognizer="The judge"
+        ),
         "membership": _membership,
         "recognizer_membership": _recognizer_membership,
-        "extraction": _extraction,
+        "extraction": functools.partial(extraction_table, sets=SET_TITLES),
     }
     tables = [make(privacy[name]) for name, make in makers.items() if name in privacy]
     threshold = gate["near_copy_threshold"]
@@ -59,79 +80,6 @@ def privacy_panel(
         "distance_chart": distance_chart("How near to a training image", distances, threshold),
         "pair_groups": _pair_groups(privacy.get("memorisation", {}), sets, train_images),
     }
-
-
-def _memorisation(found: dict) -> dict:
-    rows, expected, sentences = [], 0.0, []
-    for space, title in _SPACES.items():
-        for name, result in found.get(space, {}).items():
-            if name == "not_measured":
-                rows.append({"title": title, "cells": [_plain(f"not measured: {result}")]})
-                continue
-            expected = result["expected_share"]
-            rows.append(
-                {
-                    "title": f"{title}, {SET_TITLES[name]}",
-                    "cells": [
-                        _share(result["share"]),
-                        _plain(f"{result['num_near_copies']}"),
-                        _plain(f"{result['threshold']:.3f}"),
-                        _plain(f"{result['closest'][0]['distance']:.3f}"),
-                    ],
-                }
-            )
-            if name == "reinforced" and result["share"]["low"] > expected:
-                sentences.append(title)
-    verdict = (
-        f"After RL, more images than that are nearer in {_listed(sentences)}: the generator "
-        "stays closer to its training images than new photographs would."
-        if sentences
-        else "After RL, no space shows clearly more than that."
-    )
-    return {
-        "title": "Were single training images copied?",
-        "text": "New photographs of the same people also lie near their training images. The "
-        f"threshold is the distance below which {expected:.0%} of held-out real images fall; a "
-        f"generator that copies nothing has about {expected:.0%} below it, too. {verdict} The "
-        "reward's network was rewarded for nearness, and the judge's nearest were drawn again, so "
-        "that pixels say most about copies.",
-        "titles": ["near copies, %", "number", "threshold", "closest"],
-        "rows": rows,
-    } | _reason(found)
-
-
-def _leakage(found: dict) -> dict:
-    rows = []
-    rates = sorted(set(found) - {"not_measured"}, key=float, reverse=True)
-    for rate, result in ((rate, found[rate]) for rate in rates):
-        title = f"1 in {round(1 / float(rate)):,}"
-        if "not_measured" in result:
-            rows.append(
-                {"title": title, "cells": [_plain(f"not measured: {result['not_measured']}")]}
-            )
-            continue
-        rows += [
-            {
-                "title": f"{title}, {SET_TITLES[name]}",
-                "cells": [
-                    _share(result[name][whom][part])
-                    for whom in ("own", "other")
-                    for part in ("rate", "chance", "corrected")
-                ],
-            }
-            for name in SET_TITLES
-            if name in result
-        ]
-    return {
-        "title": "Would a recogniser in use say that this is the person?",
-        "text": "The judge accepts a pair above a threshold that so few pairs of two unseen people "
-        "pass. “Own” is how often a synthetic image matches a training image of the person it was "
-        "made for, which is what such a set is made for; “another” how often it matches somebody "
-        "else of the training people. Chance is what images of unseen people reach. Corrected for "
-        "it, 0 is no more than a stranger and 100 is always.",
-        "titles": ["own, %", "chance", "corrected", "another, %", "chance", "corrected"],
-        "rows": rows,
-    } | _reason(found)
 
 
 def _membership(found: dict) -> dict:
@@ -145,7 +93,7 @@ def _membership(found: dict) -> dict:
             if result["auc"]["low"] > 0.5:
                 clear.append(title)
     verdict = (
-        f"It is possible with: {_listed(clear)}."
+        f"It is possible with: {listed(clear)}."
         if clear
         else "No attack is clearly better than guessing."
     )
@@ -157,7 +105,7 @@ def _membership(found: dict) -> dict:
         f"images found while 1 % of the others are taken for such, 1 % by guessing. {verdict}",
         "titles": _MEMBERSHIP_TITLES,
         "rows": rows,
-    } | _reason(found)
+    } | reason_only(found)
 
 
 def _membership_row(title: str, result: dict) -> dict:
@@ -165,9 +113,9 @@ def _membership_row(title: str, result: dict) -> dict:
     return {
         "title": title,
         "cells": [
-            _share(result["auc"], scale=1, digits=3),
-            _share(rate) if rate else _plain("too few images"),
-            _plain(f"{result['num_members']} / {result['num_non_members']}"),
+            share_cell(result["auc"], scale=1, digits=3),
+            share_cell(rate) if rate else plain_cell("too few images"),
+            plain_cell(f"{result['num_members']} / {result['num_non_members']}"),
         ],
     }
 
@@ -176,7 +124,7 @@ def _recognizer_membership(found: dict) -> dict:
     arms = {arm: found[arm] for arm in found if arm != "not_measured"}
     clear = [ARM_TITLES[arm] for arm, result in arms.items() if result["auc"]["low"] > 0.5]
     verdict = (
-        f"It is possible with: {_listed(clear)}."
+        f"It is possible with: {listed(clear)}."
         if clear
         else "No recogniser gives that away clearly."
     )
@@ -189,32 +137,7 @@ def _recognizer_membership(found: dict) -> dict:
         f"may find more. The figures are of the first seed. {verdict}",
         "titles": _MEMBERSHIP_TITLES,
         "rows": [_membership_row(ARM_TITLES[arm], result) for arm, result in arms.items()],
-    } | _reason(found)
-
-
-def _extraction(found: dict) -> dict:
-    rows = []
-    for name, result in found.items():
-        rows.append(
-            {
-                "title": SET_TITLES[name],
-                "cells": [
-                    _share(result["share"]),
-                    _share(result["chance"]) if result["chance"] else _plain(""),
-                    _plain(f"{result['num_groups']}"),
-                    _plain(f"{result['num_samples']}"),
-                ],
-            }
-        )
-    return {
-        "title": "Do training images come out when many samples are drawn?",
-        "text": "Samples of one person that come out alike several times are what a generator "
-        "knows by heart. Extracted are training images that lie beside such a group; by chance, "
-        "held-out images do. Alike are images nearer in pixels than nearly all pairs of real "
-        "images of one person.",
-        "titles": ["extracted, %", "by chance, %", "groups", "samples"],
-        "rows": rows,
-    }
+    } | reason_only(found)
 
 
 def _pair_groups(memorisation: dict, sets: dict, train_images: np.ndarray) -> list[dict]:
@@ -240,23 +163,3 @@ def _pair_groups(memorisation: dict, sets: dict, train_images: np.ndarray) -> li
             {"title": f"The closest {'in' if space == 'pixels' else 'to'} {title}", "pairs": pairs}
         )
     return groups
-
-
-def _share(figure: dict, *, scale: float = 100, digits: int = 1) -> dict:
-    low, mean, high = (f"{scale * figure[part]:.{digits}f}" for part in ("low", "mean", "high"))
-    return {"value": mean, "interval": f"{low} to {high}"}
-
-
-def _plain(value: str) -> dict:
-    return {"value": value, "interval": ""}
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:-1]) + " and " * (len(names) > 1) + names[-1]
-
-
-def _reason(found: dict) -> dict:
-    """Replaces the text of an attack that could not be run."""
-    if "not_measured" not in found:
-        return {}
-    return {"text": f"Not measured: {found['not_measured']}.", "rows": [], "titles": []}

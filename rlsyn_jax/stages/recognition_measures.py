@@ -23,6 +23,7 @@ from rlsyn_jax.evaluation.verification import (
     roc_points,
     ten_fold_accuracy,
     true_accept_rate,
+    true_accept_rates_at,
 )
 from rlsyn_jax.evaluation.verification_intervals import verification_intervals
 from rlsyn_jax.stages.extractors import embed_images
@@ -289,12 +290,7 @@ def _roc(pairs: _Pairs, similarities) -> dict:
     rates = np.geomspace(1 / impostors, 1, _CURVE_POINTS)
     result: dict = {"false_accept_rates": rates.tolist(), "arms": {}}
     for arm, rows in similarities.items():
-        curves = []
-        for row in rows:
-            points = roc_points(row, pairs.is_same)
-            # A threshold accepts what it accepts: no mixing of two.
-            places = np.searchsorted(points.false_accept_rates, rates * (1 + 1e-9), "right") - 1
-            curves.append(points.true_accept_rates[places])
+        curves = [true_accept_rates_at(roc_points(row, pairs.is_same), rates) for row in rows]
         result["arms"][arm] = np.mean(curves, axis=0).tolist()
     return result
 

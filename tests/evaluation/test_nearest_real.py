@@ -5,7 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlsyn_jax.evaluation.nearest_real import nearest_real_distances, pixel_features
+from rlsyn_jax.evaluation.nearest_real import (
+    averaged_pixels,
+    nearest_real_distances,
+    pixel_features,
+)
 
 
 @settings(max_examples=30, deadline=None)
@@ -97,3 +101,15 @@ def test_what_is_no_image_or_metric_is_told():
 def test_shapes_that_do_not_fit_are_told(synthetic, real, message):
     with pytest.raises(ValueError, match=message):
         nearest_real_distances(synthetic, real)
+
+
+@pytest.mark.parametrize(
+    ("size", "factor"),
+    [((16, 8), 1), ((64, 64), 2), ((256, 128), 4), ((112, 112), 2), ((97, 194), 1)],
+)
+def test_pixels_are_averaged_to_about_32_a_side_by_what_divides_both(size, factor):
+    images = np.random.default_rng(0).integers(0, 256, (2, *size, 3)).astype(np.uint8)
+    expected = pixel_features(images, factor=factor)
+    np.testing.assert_array_equal(averaged_pixels(images), expected)
+    with pytest.raises(ValueError, match="expected images"):
+        averaged_pixels(images / 255)

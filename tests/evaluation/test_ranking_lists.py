@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from rlsyn_jax.evaluation.ranking_lists import ranking_lists, spread_queries
+from rlsyn_jax.evaluation.ranking_lists import lists_by_similarity, ranking_lists, spread_queries
 from rlsyn_jax.evaluation.reid import evaluate_ranking
 
 
@@ -25,6 +25,17 @@ def test_lists_are_the_top_of_the_measured_ranking():
         assert same.tolist() == list(found.right)
     short = ranking_lists(query, *labels, [3], length=2)[0]
     assert short.gallery == ranking_lists(query, *labels, [3], length=60)[0].gallery[:2]
+
+
+def test_lists_follow_any_similarity_and_leave_out_what_the_protocol_does():
+    query_ids, query_cameras = np.array([1, 2]), np.array([0, 1])
+    gallery_ids, gallery_cameras = np.array([1, 1, -1, 2, 0]), np.array([0, 1, 1, 0, 0])
+    similarities = np.array([[0.1, 0.2, 0.9, 0.5, 0.5], [0.4, 0.4, 0.9, 0.1, 0.3]])
+    two, one = lists_by_similarity(
+        similarities[::-1], query_ids, query_cameras, gallery_ids, gallery_cameras, [1, 0], length=3
+    )
+    assert two == (1, (0, 1, 4), (False, False, False))
+    assert one == (0, (3, 4, 1), (False, False, True))
 
 
 def test_queries_go_from_the_worst_to_the_best():

@@ -15,6 +15,7 @@ from rlsyn_jax.evaluation.verification import (
     roc_points,
     ten_fold_accuracy,
     true_accept_rate,
+    true_accept_rates_at,
 )
 
 
@@ -115,6 +116,13 @@ def test_accept_rates_are_those_of_every_threshold_tried(seed, levels, rate):
     expected = stats.binomtest(hits, int(is_same.sum())).proportion_ci(method="wilson")
     assert result.true_accept_rate[1:] == pytest.approx((expected.low, expected.high))
     assert result.num_impostors == (~is_same).sum()
+
+
+def test_a_curve_is_read_where_thresholds_are_tried():
+    similarities, is_same = np.array([9, 8, 7, 6, 6, 5, 4, 3.0]), np.array([1, 0, 1, 1, 0, 1, 0, 0])
+    # Impostors at 8, 6, 4 and 3: none, one, two of four; 6 is tied with a genuine pair.
+    found = true_accept_rates_at(roc_points(similarities, is_same), [0, 0.24, 0.25, 0.49, 0.5, 1])
+    np.testing.assert_array_equal(found, [0.25, 0.25, 0.5, 0.5, 1, 1])
 
 
 def test_a_rate_of_whole_impostors_lets_all_of_them_through():

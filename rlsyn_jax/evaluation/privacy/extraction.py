@@ -12,7 +12,9 @@ from typing import NamedTuple
 
 import einops
 import numpy as np
+from scipy.spatial import distance
 
+from rlsyn_jax.evaluation.nearest_real import pixel_features
 from rlsyn_jax.evaluation.proportion import Estimate, wilson_interval
 
 
@@ -127,6 +129,25 @@ def extraction(
         num_groups=num_groups,
         share=wilson_interval(len(found), len(real), confidence=confidence),
     )
+
+
+def distance_within_people(images: np.ndarray, people: np.ndarray, quantile: float) -> float:
+    """How far apart real images of one person lie: a max_distance that tells most of them apart.
+
+    Args:
+        images: uint8 [n, h, w, c], real images. people: int [n].
+        quantile: of the distances of all pairs of one person, in 0..1.
+
+    Returns:
+        Root mean squared difference, 0..1; 0 where nobody has two different images.
+    """
+    features = pixel_features(images)
+    distances = np.concatenate(
+        [distance.pdist(features[people == person]) for person in np.unique(people)]
+    )
+    # Two files of one image say nothing about how far apart images lie.
+    distances = distances[distances > 0]
+    return float(np.quantile(distances, quantile)) if len(distances) else 0.0
 
 
 def _cliques(alike: np.ndarray, smallest: int) -> list[np.ndarray]:

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from rlsyn_jax.evaluation.privacy.extraction import _cliques, extraction
+from rlsyn_jax.evaluation.privacy.extraction import _cliques, distance_within_people, extraction
 
 SHAPE = (4, 4, 3)
 
@@ -117,3 +117,19 @@ def test_mistakes_are_told():
         extraction(samples, sample_ids[:3], real, real_ids, max_distance=0.1)
     with pytest.raises(ValueError, match="60 and 0 images"):
         extraction(samples, sample_ids, real[:0], real_ids[:0], max_distance=0.1)
+
+
+def test_distances_within_people_are_those_of_all_pairs_but_of_equal_files():
+    real = np.random.default_rng(0).integers(0, 256, (9, *SHAPE)).astype(np.uint8)
+    people = np.array([0, 1, 0, 1, 0, 2, 1, 0, 1])
+    real[8] = real[1]
+    expected = [
+        np.sqrt(np.square(real[a] / 255 - real[b] / 255).mean())
+        for a, b in itertools.combinations(range(9), 2)
+        if people[a] == people[b] and (a, b) != (1, 8)
+    ]
+    for quantile in (0, 0.3, 1):
+        found = distance_within_people(real, people, quantile)
+        assert found == pytest.approx(np.quantile(expected, quantile), rel=1e-5)
+    assert distance_within_people(real[:3], np.arange(3), 0.5) == 0
+    assert distance_within_people(real[[1, 8]], np.zeros(2), 0.5) == 0

@@ -1,0 +1,63 @@
+"""Checks of arrays that others made, before anything is measured; errors name file and array."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def checked_embeddings(name: str, embeddings: np.ndarray) -> np.ndarray:
+    """Returns embeddings [n, dim] as they are.
+
+    Raises:
+        ValueError: another shape or type, no image, or numbers that are not finite.
+    """
+    if embeddings.ndim != 2 or not embeddings.size or embeddings.dtype.kind not in "fiu":
+        raise ValueError(
+            f"{name}: expected numbers [n, dim] of at least one image, got "
+            f"{embeddings.shape} as {embeddings.dtype}"
+        )
+    wrong = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
+    if len(wrong):
+        raise ValueError(f"{name}: must be finite numbers, and row {wrong[0]} is not")
+    return embeddings
+
+
+def checked_labels(name: str, labels: np.ndarray, number: int) -> np.ndarray:
+    """Returns int64 [number]; whole numbers of any type are taken.
+
+    Raises:
+        ValueError: another length, or anything but whole numbers.
+    """
+    if labels.shape != (number,):
+        raise ValueError(f"{name}: expected one of each of {number} images, got {labels.shape}")
+    if labels.dtype.kind not in "biuf" or not (np.isfinite(labels) & (labels == labels // 1)).all():
+        raise ValueError(f"{name}: must be whole numbers, got {labels.dtype}")
+    return labels.astype(np.int64)
+
+
+def checked_truths(name: str, truths: np.ndarray) -> np.ndarray:
+    """Returns bool of the same shape; 0 and 1 of any type are taken.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if truths.dtype.kind not in "biuf" or not np.isin(truths, (0, 1)).all():
+        raise ValueError(f"{name}: must be true or false, or 1 or 0, got others as {truths.dtype}")
+    return truths.astype(bool)
+
+
+def checked_images(name: str, images: np.ndarray, number: int) -> np.ndarray:
+    """Returns uint8 [number, height, width, 1 or 3] as they are.
+
+    Raises:
+        ValueError: another type, shape or count.
+    """
+    right = images.ndim == 4 and images.dtype == np.uint8 and images.shape[-1] in (1, 3)
+    if not right or not images.size:
+        raise ValueError(
+            f"{name}: expected uint8 [n, height, width, 1 or 3], got {images.shape} as "
+            f"{images.dtype}"
+        )
+    if len(images) != number:
+        raise ValueError(f"{name}: {len(images)} images do not fit {number} embeddings")
+    return images
