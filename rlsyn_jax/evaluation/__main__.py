@@ -1,8 +1,9 @@
-"""Measures embeddings in files, of whatever network: prints a table and writes metrics.json.
+"""Measures embeddings in files, or a run's recognisers: prints a table and writes metrics.json.
 
     python -m rlsyn_jax.evaluation ranking --query QUERY.npz --gallery GALLERY.npz
     python -m rlsyn_jax.evaluation verification --pairs PAIRS.npz
     python -m rlsyn_jax.evaluation privacy --synthetic S.npz --train T.npz --held_out H.npz
+    python -m rlsyn_jax.evaluation run --workdir RUN --data market1501:DIR --verification_sets F.bin
 
 Files are .npz or .safetensors. Query and gallery hold `embeddings` [n, dim], `ids` [n] (-1 junk, 0
 distractor) and `cameras` [n]; pairs hold `first` and `second` [n, dim], `is_same` [n], and, as text
@@ -15,12 +16,15 @@ or whom a synthetic one was made for. Held-out images of the training people are
 photographs of them look like; those of other people set the thresholds. `images`, uint8 [n, height,
 width, 1 or 3], are compared pixel by pixel too, and shown.
 
+The last embeds images itself, by the recognisers of a finished run, in its sizes and colours: of
+other data sets the published query and gallery are ranked, or all people where there are none.
+
 --report PAGE.html writes a page with charts, and, where query and gallery hold `images`, what
 queries find; it fetches nothing.
 
 metrics.json: {arm: {metric: {"value", "low", "high"}}, "differences": {arm: {metric: ...}}} of
 rankings; what cannot be measured is null. Of privacy it is what a run has under "privacy", with
-{"not_measured": why}.
+{"not_measured": why}; of runs what `measure_on_other_data` in stages/other_data.py says.
 """
 
 from __future__ import annotations
@@ -28,11 +32,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rlsyn_jax.evaluation import command_privacy, command_ranking, command_verification
+from rlsyn_jax.evaluation import (
+    command_privacy,
+    command_ranking,
+    command_run,
+    command_verification,
+)
 from rlsyn_jax.training.atomic_files import write_json, write_text
 
 # Each adds a parser, whose default `measure` maps the options to a Measured.
-_COMMANDS = (command_ranking, command_verification, command_privacy)
+_COMMANDS = (command_ranking, command_verification, command_privacy, command_run)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -50,7 +50,33 @@ def recognition_panel(results: dict, curves: dict, dataset: IdentityDataset) -> 
         dataset: the target.
 
     Returns:
-        {"arms_text", "arm_tables", "arm_charts", "arm_notes", "rankings_text", "rankings"}.
+        What `recognition_figures` returns, and "arms_text".
+    """
+    protocol = results["protocol"]
+    others = [
+        f"“{ARM_TITLES[arm]}” from random ones" for arm in protocol.get("random_start", [])
+    ] + [f"“{ARM_TITLES['real_general']}” makes none"] * ("real_general" in results["arms"])
+    text = (
+        "Every arm starts from the same weights and makes the same number of updates"
+        + "".join(f"; {other}" for other in others)
+        + f". {protocol['held_out_queries']} queries of {protocol['held_out_identities']} unseen "
+        f"people, and {protocol['closed_queries']} other images of the "
+        f"{protocol['train_identities']} enrolled ones, where guessing is right in "
+        f"{protocol['chance_closed_rank1']:.1%}."
+    )
+    return {"arms_text": text, **recognition_figures(results, curves, dataset)}
+
+
+def recognition_figures(results: dict, curves: dict, dataset: IdentityDataset) -> dict:
+    """Returns what was measured of arms on a data set, the run's own or another.
+
+    Args:
+        results: {"arms", "differences", "not_measured"} as evaluate/metrics.json has them.
+        curves: content of evaluate/curves.json.
+        dataset: the images that the curves' rankings are places in.
+
+    Returns:
+        {"arm_tables", "arm_charts", "arm_notes", "rankings_text", "rankings"}.
     """
     measured = next(iter(results["arms"].values()))
     titles = METRIC_TITLES | OTHER_TITLES
@@ -85,24 +111,11 @@ def recognition_panel(results: dict, curves: dict, dataset: IdentityDataset) -> 
                 "alt": "ROC curves",
             }
         )
-    protocol = results["protocol"]
-    others = [
-        f"“{ARM_TITLES[arm]}” from random ones" for arm in protocol.get("random_start", [])
-    ] + [f"“{ARM_TITLES['real_general']}” makes none"] * ("real_general" in results["arms"])
-    text = (
-        "Every arm starts from the same weights and makes the same number of updates"
-        + "".join(f"; {other}" for other in others)
-        + f". {protocol['held_out_queries']} queries of {protocol['held_out_identities']} unseen "
-        f"people, and {protocol['closed_queries']} other images of the "
-        f"{protocol['train_identities']} enrolled ones, where guessing is right in "
-        f"{protocol['chance_closed_rank1']:.1%}."
-    )
     tables = [
         _table(results, {name: title for name, title in part.items() if name in measured})
         for part in (METRIC_TITLES, OTHER_TITLES)
     ]
     return {
-        "arms_text": text,
         "arm_tables": [table for table in tables if table["titles"]],
         "arm_charts": charts,
         "arm_notes": [
