@@ -276,7 +276,7 @@ def default_config() -> ConfigDict:
     config.recognize.images_per_identity = 4  # Real + synthetic of the batch that is trained on.
     config.recognize.synthetic_per_identity = 2  # Of those; mixed arms only.
     config.recognize.candidates_per_identity = 4  # Synthetic, before dynamic selection.
-    # Of identities_per_batch: general people in batches of the arm real_joint, and people who do
+    # Of identities_per_batch: general people in batches of the arms real_joint*, and people who do
     # not exist in those of real_novel; they are classes beside the target's.
     config.recognize.general_per_batch = 6
     config.recognize.novel_per_batch = 6
@@ -528,6 +528,8 @@ ARMS = (
     "real_scratch",
     "real_general",
     "real_joint",
+    "real_joint_reinforced",
+    "real_joint_reinforced_selected",
     "real_novel",
     "real_cold_start",
     "real_best_of",
@@ -744,7 +746,9 @@ def _validate_arms(config: ConfigDict, require) -> None:
             "without real_general where that would begin from random weights: it measures the "
             "start as it is",
         )
-    for arm, name in (("real_joint", "general_per_batch"), ("real_novel", "novel_per_batch")):
+    joint = [arm for arm in arms if arm.startswith("real_joint")]
+    others = [(arm, "general_per_batch") for arm in joint] + [("real_novel", "novel_per_batch")]
+    for arm, name in others:
         require(
             arm not in arms or recognize[name] < recognize.identities_per_batch,
             f"recognize.{name}",
@@ -757,9 +761,9 @@ def _validate_arms(config: ConfigDict, require) -> None:
         "'novel' with the arm real_novel",
     )
     require(
-        "real_joint" not in arms or config.general_data.source != "none",
+        not joint or config.general_data.source != "none",
         "general_data.source",
-        "the general people's data with the arm real_joint",
+        f"the general people's data with the arm {''.join(joint[:1])}",
     )
 
 

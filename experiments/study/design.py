@@ -25,7 +25,11 @@ SYNTHETIC = (
     "synthetic_only",
 )
 # Recognisers begin from random weights, or from a network that knows the prior's identities.
-STARTS = {"random": (*REAL_ONLY, *SYNTHETIC), "general": (*EQUAL_INFORMATION, *SYNTHETIC)}
+JOINT = ("real_joint_reinforced", "real_joint_reinforced_selected")
+STARTS = {
+    "random": (*REAL_ONLY, *SYNTHETIC),
+    "general": (*EQUAL_INFORMATION, *SYNTHETIC, *JOINT),
+}
 
 
 # One change each, at two images an identity and a random start, for these arms.

@@ -199,17 +199,17 @@ def make_train_step(
         which may be left out where none are drawn, those [n] of another kind. Metrics are
         loss and accuracy; with selection also selecting (1 in a step that selects), loss_change of
         the candidates and loss_change_kept (both 0 in a step that does not select), and
-        synthetic_share of the images that are trained on.
+        synthetic_share of the images that are trained on, which counts others' images of the pool
+        `synthetic` as such: it must have some, of whatever kind.
 
     Raises:
         ValueError: the mixture keeps fewer than it draws, and there is no selection or no real
-            image; or there are others, and no room for candidates or synthetic images, which others
-            do not have.
+            image; or there are others, and no room for candidates.
     """
-    if others_per_batch and (others_per_batch >= identities_per_batch or mixture.candidates):
+    if others_per_batch >= identities_per_batch:
         raise ValueError(
-            f"{others_per_batch} others of {identities_per_batch} identities with {mixture}: a "
-            "batch with others needs candidates beside them, and real images alone"
+            f"{others_per_batch} others of {identities_per_batch} identities: a batch with others "
+            "needs candidates beside them"
         )
     selects = mixture.kept < mixture.candidates
     if selects and (selection is None or not mixture.real):

@@ -23,7 +23,8 @@ class Arm:
             nearest-embedding selector keeps of "reinforced"; "" = none.
         real: whether it trains on the target's real images.
         others: whose images it draws besides, as classes beside the target's: "general" people, or
-            "novel" ones, who do not exist; "" = nobody's.
+            "novel" ones, who do not exist; "" = nobody's. Their own images stand where synthetic
+            ones of the target's people do.
         augmentation: beside flip and crop: "erasing", "rand_augment" or "affine"; "" = none.
         selects: synthetic images by dynamic selection.
         trains: False = the start is measured as it is.
@@ -45,6 +46,8 @@ ARM_SETTINGS = {
     "real_scratch": Arm(),
     "real_general": Arm(trains=False),
     "real_joint": Arm(others="general"),
+    "real_joint_reinforced": Arm(synthetic="reinforced", others="general"),
+    "real_joint_reinforced_selected": Arm(synthetic="reinforced", others="general", selects=True),
     "real_novel": Arm(others="novel"),
     "real_cold_start": Arm(synthetic="cold_start"),
     "real_best_of": Arm(synthetic="best_of"),

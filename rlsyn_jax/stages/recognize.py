@@ -59,11 +59,13 @@ def run(config: ConfigDict, workdir: Path) -> None:
     pools = {"real": _pool(images, labels, num_identities)}
     arms = {arm: ARM_SETTINGS[arm] for arm in config.recognize.arms}
     others = {"": np.zeros(0, np.int32)}
+    other_people: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for arm in arms:
         kind = arms[arm].others
-        if not kind:
+        if not kind or kind in other_people:
             continue
         pictures, people = load_other_people(config, workdir, kind, num_identities)
+        other_people[kind] = pictures, people
         num_classes = int(people.max()) + 1
         pools[kind] = _pool(
             np.concatenate([images, pictures]), np.concatenate([labels, people]), num_classes
@@ -77,6 +79,13 @@ def run(config: ConfigDict, workdir: Path) -> None:
             kept = _nearest(config, workdir, mesh, pictures, people, images, labels)
             pictures, people = pictures[kept], people[kept]
         pools[source] = _pool(pictures, people, num_identities)
+        for kind in {arm.others for arm in arms.values() if arm.synthetic == source} - {""}:
+            images_of_others, who = other_people[kind]
+            pools[f"{source}, {kind}"] = _pool(
+                np.concatenate([pictures, images_of_others]),
+                np.concatenate([people, who]),
+                int(who.max()) + 1,
+            )
     pools, others = place((pools, others), replicated(mesh))
     steps = {arm: _make_step(config, mesh, arm, pools) for arm in config.recognize.arms}
     for seed in range(config.recognize.seeds):
@@ -281,6 +290,15 @@ def _real_pool(pools: dict, arm: str) -> ImagePool:
     return pools[ARM_SETTINGS[arm].others or "real"]
 
 
+def _synthetic_pool(pools: dict, arm: str) -> ImagePool | None:
+    """The synthetic images that an arm draws, and others' own images beside them."""
+    settings = ARM_SETTINGS[arm]
+    if not settings.synthetic:
+        return None
+    others = f", {settings.others}" if settings.others else ""
+    return pools[settings.synthetic + others]
+
+
 def _num_classes(pools: dict, arm: str) -> int:
     return len(_real_pool(pools, arm).table.counts)
 
@@ -288,7 +306,7 @@ def _num_classes(pools: dict, arm: str) -> int:
 def _train(config, workdir, record, seed, arm, step, pools, others, mesh) -> None:
     """Runs or resumes one arm of one seed to its last step."""
     recognize, settings = config.recognize, ARM_SETTINGS[arm]
-    real, synthetic = _real_pool(pools, arm), pools.get(settings.synthetic)
+    real, synthetic = _real_pool(pools, arm), _synthetic_pool(pools, arm)
     num_identities = len(pools["real"].table.counts)
     steps = recognize.steps if settings.trains else 0
     with CheckpointStore(_folder(workdir, seed, arm), max_to_keep=1) as store:
@@ -303,7 +321,7 @@ def _train(config, workdir, record, seed, arm, step, pools, others, mesh) -> Non
         if store.latest_step() is not None:
             state, _, _ = store.restore(state)
         start = int(state.step)
-        candidates = _drawable(pools["real"] if synthetic is None else synthetic)
+        candidates = _drawable(pools[settings.synthetic or "real"])
         if len(candidates) < num_identities:
             logging.warning(
                 "recognize %s: %d of %d people have no synthetic image and are left out",

@@ -121,19 +121,29 @@ def test_others_are_classes_that_are_learnt_too():
     assert (scores.argmax(1) == labels).mean() > 0.9
 
 
-@pytest.mark.parametrize(("others", "mixture"), [(4, Mixture(real=2)), (1, Mixture(1, 1, 1))])
-def test_others_need_candidates_beside_them_and_have_real_images_alone(others, mixture):
-    with pytest.raises(ValueError, match=f"{others} others of 4"):
+def test_others_are_learnt_beside_synthetic_images_and_selection():
+    mixture = Mixture(real=1, candidates=2, kept=1)
+    state, metrics = run(mixture, 40, others=2, loss="cosface")
+    assert metrics["synthetic_share"] == 0.5
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    _, pixels, labels = make_pool(3)
+    classes = np.asarray(state.params["classifier"])
+    scores = embed_images(MODEL, variables, pixels) @ (classes / np.linalg.norm(classes, axis=0))
+    assert (scores.argmax(1) == labels).mean() > 0.9
+
+
+def test_others_need_candidates_beside_them():
+    with pytest.raises(ValueError, match="4 others of 4"):
         make_train_step(
             MODEL,
             make_optimizer(learning_rate=1e-2, warmup_steps=0, total_steps=1),
             make_mesh(devices=jax.devices()[:1]),
             objective=Objective(),
-            mixture=mixture,
+            mixture=Mixture(real=2),
             identities_per_batch=4,
             augment=lambda key, images: images,
             schedule=lambda step: 1e-2,
-            others_per_batch=others,
+            others_per_batch=4,
         )
 
 

@@ -18,6 +18,8 @@ STUDY = (
     "real_scratch",
     "real_general",
     "real_joint",
+    "real_joint_reinforced",
+    "real_joint_reinforced_selected",
     "real_novel",
     "real_best_of",
 )
@@ -35,8 +37,9 @@ def test_every_arm_trains_on_as_many_images():
         mixture = mixture_of(config, arm)
         assert mixture.real + mixture.kept == config.recognize.images_per_identity
         assert (mixture.real == 0) == (arm == "synthetic_only")
-        assert (mixture.kept < mixture.candidates) == (arm == "real_reinforced_selected")
-        assert others_per_batch(config, arm) == (6 if arm in ("real_joint", "real_novel") else 0)
+        assert (mixture.kept < mixture.candidates) == arm.endswith("_selected")
+        with_others = arm.startswith("real_joint") or arm == "real_novel"
+        assert others_per_batch(config, arm) == (6 if with_others else 0)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +140,8 @@ def test_arms_begin_and_train_as_they_say(workdir):
     assert all(moved(arm) > 0 for arm in STUDY if arm != "real_general")
     assert moved("real_scratch") > 10 * moved("real")
     classes = {arm: of_arm(workdir, arm)["classifier"].shape[1] for arm in STUDY}
-    assert classes.pop("real_joint") == 5 + 6
+    for arm in ("real_joint", "real_joint_reinforced", "real_joint_reinforced_selected"):
+        assert classes.pop(arm) == 5 + 6
     assert 5 < classes.pop("real_novel") <= 5 + 3
     assert set(classes.values()) == {5}
 
