@@ -280,7 +280,7 @@ def default_config() -> ConfigDict:
     # not exist in those of real_novel; they are classes beside the target's.
     config.recognize.general_per_batch = 6
     config.recognize.novel_per_batch = 6
-    # Dynamic selection (selection/dynamic_selection.py) of the arm real_reinforced_selected.
+    # Dynamic selection (selection/dynamic_selection.py) of the arms *_selected.
     config.recognize.selection = ConfigDict()
     config.recognize.selection.method = "exact"  # exact (a virtual step) | jvp (its first order)
     # What the virtual step moves: classifier | all. The classifier costs one forward pass of the

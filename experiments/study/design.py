@@ -24,8 +24,8 @@ SYNTHETIC = (
     "real_reinforced_nearest",
     "synthetic_only",
 )
-# Recognisers begin from random weights, or from a network that knows the prior's identities.
 JOINT = ("real_joint_reinforced", "real_joint_reinforced_selected")
+# Recognisers begin from random weights, or from a network that knows the prior's identities.
 STARTS = {
     "random": (*REAL_ONLY, *SYNTHETIC),
     "general": (*EQUAL_INFORMATION, *SYNTHETIC, *JOINT),
@@ -131,6 +131,13 @@ COMPARISONS = (
     Comparison(
         "the method against equal information",
         "real_reinforced_selected",
+        "general",
+        EQUAL_INFORMATION,
+        "general",
+    ),
+    Comparison(
+        "the method on top of joint training, against equal information",
+        "real_joint_reinforced_selected",
         "general",
         EQUAL_INFORMATION,
         "general",

@@ -6,6 +6,10 @@ from pathlib import Path
 
 from rlsyn_jax.evaluation.measured import Measured, share_text
 
+_TITLES = {"open_map": "mAP", "open_minp": "mINP", "open_rank1": "rank-1"} | {
+    f"open_rank{rank}": f"rank-{rank}" for rank in (5, 10)
+}
+
 
 def add_command(commands) -> None:
     """Adds the command to subparsers of argparse."""
@@ -85,8 +89,3 @@ def _rows(content: dict) -> list[tuple[str, str]]:
                 (f"  {arm}, largest less smallest", share_text(shared["gap"], middle="mean")),
             ]
     return rows
-
-
-_TITLES = {"open_map": "mAP", "open_minp": "mINP", "open_rank1": "rank-1"} | {
-    f"open_rank{rank}": f"rank-{rank}" for rank in (5, 10)
-}

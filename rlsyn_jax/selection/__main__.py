@@ -144,9 +144,10 @@ def _identities(path: Path, real: dict, table: pa.Table) -> list[str]:
 def _of_run(options, path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """As _of_files, by the run's own network; fills in what the options leave to the run."""
     # Imported here: files of embeddings need nothing of a run.
-    from rlsyn_jax.stages.selection_embeddings import embed_for_selection, recorded_config
+    from rlsyn_jax.stages.recorded_config import recorded_config
+    from rlsyn_jax.stages.selection_embeddings import embed_for_selection
 
-    config = recorded_config(options.workdir)
+    config = recorded_config(options.workdir / "pretrain" / "extractors" / "reward")
     if options.images is None:
         options.images = config.recognize.nearest.images
     if options.trade_off is None:

@@ -57,32 +57,44 @@ def load_target(config: ConfigDict, workdir: Path) -> tuple[IdentityDataset, Spl
     return dataset, splits
 
 
-def load_searched(
-    config: ConfigDict, source: str, path: str, workdir: Path
-) -> tuple[IdentityDataset, Splits]:
-    """Returns another data set, read as the target is, with a split in which all are searched for.
+def searched_source(config: ConfigDict, data: str) -> ConfigDict:
+    """Returns the configuration that reads another data set as a run's target is read.
 
     Args:
-        config: of a run, whose sizes and colours hold.
-        source: as config.data.source. path: as config.data.path.
+        config: of the run, whose sizes and colours hold.
+        data: SOURCE:PATH, as config.data.source and config.data.path.
+
+    Raises:
+        ConfigError: no such source, or nothing is there.
+    """
+    source, _, path = data.rpartition(":")
+    if source not in PATH_SOURCES and not source.startswith("tfds:"):
+        raise ConfigError(
+            f"data set {data!r} is not known; expected SOURCE:PATH with a source of "
+            f"{', '.join(PATH_SOURCES)} or tfds:NAME"
+        )
+    other = config.copy_and_resolve_references()
+    other.data.update(source=source, path=path, min_images=1, num_identities=0, cache="")
+    if source in PATH_SOURCES:
+        _files_below(other, "data")
+    return other
+
+
+def load_searched(config: ConfigDict, workdir: Path) -> tuple[IdentityDataset, Splits]:
+    """Returns another data set, and a split in which everybody is searched for.
+
+    Args:
+        config: as `searched_source` returns it.
         workdir: where the images are kept.
 
     Raises:
-        ConfigError: no such source, or a data set that cannot be read or searched.
+        ConfigError: a data set that cannot be read or searched.
     """
-    other = config.copy_and_resolve_references()
-    other.data.update(source=source, path=path, min_images=1, num_identities=0, cache="")
-    known = source in PATH_SOURCES or source.startswith("tfds:")
-    if not known:
-        raise ConfigError(
-            f"data source {source!r} is not known; expected one of {', '.join(PATH_SOURCES)}, or "
-            "tfds:NAME"
-        )
-    dataset = _load(other, "data", workdir)
+    dataset = _load(config, "data", workdir)
     try:
         return dataset, search_split(dataset, seed=config.seed)
     except ValueError as error:
-        raise ConfigError(f"{source}:{path} cannot be searched: {error}") from error
+        raise ConfigError(f"{config.data.path} cannot be searched: {error}") from error
 
 
 def load_general(config: ConfigDict, workdir: Path) -> IdentityDataset | None:

@@ -7,13 +7,12 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from rlsyn_jax.config import default_config
 from rlsyn_jax.data.identity_dataset import IdentityDataset
 from rlsyn_jax.data.verification_sources import check_verification_source
-from rlsyn_jax.stages.inputs import load_searched
+from rlsyn_jax.stages.inputs import load_searched, searched_source
 from rlsyn_jax.stages.recognition_measures import measure_recognition
+from rlsyn_jax.stages.recorded_config import recorded_config
 from rlsyn_jax.stages.verification_sets import measure_verification_sets
-from rlsyn_jax.training.checkpoints import restore_config
 
 
 def recognizers_config(workdir: str | Path, arms: Sequence[str] = ()) -> ConfigDict:
@@ -35,13 +34,7 @@ def recognizers_config(workdir: str | Path, arms: Sequence[str] = ()) -> ConfigD
     folders = sorted(path for path in (workdir / "recognize" / "seed_0").glob("*") if path.is_dir())
     if not folders:
         raise ValueError(f"{workdir} has no recogniser yet; run the stage recognize")
-    config = default_config()
-    try:
-        config.update(restore_config(folders[0]))
-    except (KeyError, AttributeError, TypeError) as error:
-        raise ValueError(
-            f"{workdir} was made by another version of this package: {error}"
-        ) from error
+    config = recorded_config(folders[0])
     unknown = sorted(set(arms) - set(config.recognize.arms))
     if unknown:
         raise ValueError(
@@ -76,13 +69,11 @@ def measure_on_other_data(
     workdir = Path(workdir)
     for source in verification_sets:
         check_verification_source(source)
+    sources = {each: searched_source(config, each) for each in data}
     content: dict = {"run": config.name, "data": {}}
     pictures = []
-    for each in data:
-        source, _, path = each.rpartition(":")
-        if not source:
-            raise ValueError(f"data set {each!r} is not known; expected SOURCE:PATH")
-        dataset, splits = load_searched(config, source, path, workdir)
+    for each, source in sources.items():
+        dataset, splits = load_searched(source, workdir)
         measured, curves, _ = measure_recognition(config, workdir, dataset, splits)
         content["data"][each] = {
             "people": len(splits.open_identities),

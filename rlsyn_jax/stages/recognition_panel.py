@@ -15,7 +15,7 @@ ARM_TITLES = {
     "real_general": "start as it is, untrained",
     "real_joint": "real + general people",
     "real_joint_reinforced": "real + general people + synthetic",
-    "real_joint_reinforced_selected": "the three, dynamic selection",
+    "real_joint_reinforced_selected": "real + general people + synthetic, dynamic selection",
     "real_novel": "real + people who do not exist",
     "real_cold_start": "real + synthetic, cold start",
     "real_best_of": "real + synthetic, best of many",

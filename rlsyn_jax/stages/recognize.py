@@ -106,7 +106,7 @@ def load_recognizer(config: ConfigDict, workdir: Path, seed: int, arm: str) -> E
 
 
 def dynamic_selection(config: ConfigDict) -> DynamicSelection:
-    """Returns how the arm real_reinforced_selected selects."""
+    """Returns how the arms that select do it."""
     selection = config.recognize.selection
     return DynamicSelection(
         method=selection.method,

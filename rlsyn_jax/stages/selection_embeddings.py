@@ -7,22 +7,9 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from rlsyn_jax.config import default_config
 from rlsyn_jax.data.synthetic_writer import load_synthetic
 from rlsyn_jax.stages.extractors import embed_images, load_extractor
 from rlsyn_jax.stages.inputs import load_target, train_labels
-from rlsyn_jax.training.checkpoints import restore_config
-
-
-def recorded_config(workdir: str | Path) -> ConfigDict:
-    """Returns the configuration that a run's extractor "reward" was trained with.
-
-    Raises:
-        FileNotFoundError: the folder holds no such extractor.
-    """
-    config = default_config()
-    config.update(restore_config(Path(workdir) / "pretrain" / "extractors" / "reward"))
-    return config
 
 
 def embed_for_selection(

@@ -79,7 +79,8 @@ def measure_verification_sets(
     content: dict = {"sets": {}, "groups": {}}
     for source in sources:
         grouped: dict = {arm: [[] for _ in range(seeds)] for arm in arms}
-        names = []
+        names: list[str] = []
+        num_folds = 0
         sets = read_verification_source(
             source, image_size=size, channels=image.channels, resize=image.resize
         )
@@ -91,7 +92,8 @@ def measure_verification_sets(
                     pairs = embed_pairs(recognizer, verification_set)
                     found = ten_fold_accuracy(*pairs, num_folds=verification_set.num_folds)
                     folds[arm].append(found.fold_accuracies)
-                    grouped[arm][seed].append(pairs)
+                    if group:
+                        grouped[arm][seed].append(pairs)
             name = _unused(verification_set.name, content["sets"])
             content["sets"][name] = {
                 "pairs": len(verification_set.is_same),
@@ -100,10 +102,11 @@ def measure_verification_sets(
             }
             if group:
                 names += [group] * len(verification_set.is_same)
+                num_folds = verification_set.num_folds
         if names:
             content["groups"][source] = {
                 "arms": {
-                    arm: _fairness(config, of_seeds, names, verification_set.num_folds)
+                    arm: _fairness(config, of_seeds, names, num_folds)
                     for arm, of_seeds in grouped.items()
                 }
             }
