@@ -27,9 +27,10 @@ from rlsyn_jax.training.meshes import batch_sharding, make_mesh, place, replicat
 _FULL_PRECISION = jax.lax.Precision.HIGHEST
 _BATCH = PartitionSpec(("data", "fsdp"))
 # Real embeddings compared at a time: with 2,048 candidates the cosines are 4 MiB, which stay in a
-# processor's cache until their maximum is taken; and how many of them share one maximum.
+# processor's cache until their maximum is taken; and how many of them share one maximum: few, since
+# those around the highest are read once more, from all over the block.
 _REAL_BLOCK = 512
-_PART = 64
+_PART = 8
 _NORMALISED_ROWS = 65536  # Made unit length at a time.
 _GROUP_ELEMENTS = 2**25  # Numbers of the embeddings of identities that are picked from together.
 
