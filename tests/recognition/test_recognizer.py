@@ -36,6 +36,19 @@ class OneLayer(nn.Module):
         return features, norm(features)
 
 
+class OneConvolution(nn.Module):
+    """What residual networks are made of, once."""
+
+    @nn.compact
+    def __call__(self, images, train):
+        hidden = nn.Conv(8, (3, 3), strides=2)(images)
+        hidden = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9)(hidden))
+        return OneLayer()(hidden, train)
+
+
+SIMPLE = OneConvolution()
+
+
 def make_pool(seed, people=4, images=3):
     """People are told apart by the place of a bright stripe."""
     random = np.random.default_rng(seed)
@@ -54,7 +67,7 @@ def run(
     loss="cross_entropy_triplet",
     seed=0,
     selection=SELECTION,
-    model=MODEL,
+    model=SIMPLE,
     ema_decay=0.0,
     split=False,
     others=0,
@@ -93,23 +106,23 @@ def run(
 
 
 @pytest.mark.parametrize(
-    ("mixture", "loss"),
+    ("mixture", "loss", "model"),
     [
-        (Mixture(real=4), "cross_entropy_triplet"),
-        (Mixture(real=2, candidates=4, kept=2), "cosface"),
+        (Mixture(real=4), "cross_entropy_triplet", MODEL),
+        (Mixture(real=2, candidates=4, kept=2), "cosface", SIMPLE),
     ],
 )
-def test_training_learns_separable_people(mixture, loss):
-    state, metrics = run(mixture, 40, loss=loss)
+def test_training_learns_separable_people(mixture, loss, model):
+    state, metrics = run(mixture, 40, loss=loss, model=model)
     assert metrics["accuracy"] > 0.9
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     _, pixels, labels = make_pool(3)
-    embeddings = embed_images(MODEL, variables, pixels)
+    embeddings = embed_images(model, variables, pixels)
     np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, rtol=1e-5)
     nearest = (embeddings @ embeddings.T - 2 * np.eye(len(labels))).argmax(1)
     assert (labels[nearest] == labels).mean() > 0.8
     device_images = pixels.astype(np.float32) / 127.5 - 1
-    np.testing.assert_allclose(make_embed(MODEL, variables)(device_images), embeddings, atol=1e-5)
+    np.testing.assert_allclose(make_embed(model, variables)(device_images), embeddings, atol=1e-5)
 
 
 def test_others_are_classes_that_are_learnt_too():
@@ -117,7 +130,7 @@ def test_others_are_classes_that_are_learnt_too():
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     _, pixels, labels = make_pool(3)
     classes = np.asarray(state.params["classifier"])
-    scores = embed_images(MODEL, variables, pixels) @ (classes / np.linalg.norm(classes, axis=0))
+    scores = embed_images(SIMPLE, variables, pixels) @ (classes / np.linalg.norm(classes, axis=0))
     assert (scores.argmax(1) == labels).mean() > 0.9
 
 
@@ -128,14 +141,14 @@ def test_others_are_learnt_beside_synthetic_images_and_selection():
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     _, pixels, labels = make_pool(3)
     classes = np.asarray(state.params["classifier"])
-    scores = embed_images(MODEL, variables, pixels) @ (classes / np.linalg.norm(classes, axis=0))
+    scores = embed_images(SIMPLE, variables, pixels) @ (classes / np.linalg.norm(classes, axis=0))
     assert (scores.argmax(1) == labels).mean() > 0.9
 
 
 def test_others_need_candidates_beside_them():
     with pytest.raises(ValueError, match="4 others of 4"):
         make_train_step(
-            MODEL,
+            SIMPLE,
             make_optimizer(learning_rate=1e-2, warmup_steps=0, total_steps=1),
             make_mesh(devices=jax.devices()[:1]),
             objective=Objective(),
@@ -150,12 +163,11 @@ def test_others_need_candidates_beside_them():
 def test_numbers_do_not_depend_on_the_number_of_devices():
     mixture = Mixture(real=2, candidates=4, kept=2)
     one, first = run(mixture, 1)
-    for devices in (2, 4):
-        several, again = run(mixture, 1, devices=devices)
-        assert first["loss"] == pytest.approx(again["loss"], rel=1e-4)
-        assert first["loss_change"] == pytest.approx(again["loss_change"], rel=1e-2)
-        for a, b in zip(jax.tree.leaves(one.batch_stats), jax.tree.leaves(several.batch_stats)):
-            np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+    several, again = run(mixture, 1, devices=4)
+    assert first["loss"] == pytest.approx(again["loss"], rel=1e-4)
+    assert first["loss_change"] == pytest.approx(again["loss_change"], rel=1e-2)
+    for a, b in zip(jax.tree.leaves(one.batch_stats), jax.tree.leaves(several.batch_stats)):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
 def test_selection_keeps_candidates_that_the_virtual_step_helps_more_than_average():
@@ -227,5 +239,5 @@ def test_a_checkpoint_gives_averages_where_there_are_any(tmp_path):
 
 
 def test_no_images_give_no_embeddings():
-    variables = init_recognizer(MODEL, jax.random.key(0), SHAPE, 4)
-    assert embed_images(MODEL, variables, np.zeros((0, *SHAPE), np.uint8)).shape == (0, 8)
+    variables = init_recognizer(SIMPLE, jax.random.key(0), SHAPE, 4)
+    assert embed_images(SIMPLE, variables, np.zeros((0, *SHAPE), np.uint8)).shape == (0, 8)
