@@ -23,13 +23,6 @@ BATCH = 100
 ROUNDED = ("brightness", "color", "contrast", "sharpness", "auto_contrast")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compiling():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def levels_of(images):
     return np.round((np.asarray(images) + 1) * 127.5).astype(int)
 

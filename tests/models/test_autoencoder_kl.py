@@ -92,11 +92,7 @@ def channels_last(tensor):
     return tensor.detach().numpy().transpose(0, 2, 3, 1)
 
 
-# Most of the time here is compiling.
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-
-
-@functools.partial(jax.jit, static_argnums=(0, 3), compiler_options=QUICK)
+@functools.partial(jax.jit, static_argnums=(0, 3))
 def run(model, params, x, method):
     return model.apply({"params": params}, x, method=method)
 

@@ -8,16 +8,13 @@ from rlsyn_jax.models.autoencoder_kl import AutoencoderKL
 from rlsyn_jax.models.decoder_memory import decoding_bytes
 from rlsyn_jax.models.tiny_autoencoder import TinyAutoencoder
 
-# Buffers are laid out before code is made, which need not be good here.
-OPTIONS = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-
 
 def predicted_over_compiled(model, height, width, batch):
     images = jax.ShapeDtypeStruct((1, model.factor, model.factor, 3), jnp.float32)
     params = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
     latents = jax.ShapeDtypeStruct((batch, height, width, model.latent_channels), jnp.float32)
     decode = jax.jit(lambda p, z: model.apply({"params": p}, z, method="decode"))
-    analysis = decode.lower(params, latents).compile(OPTIONS).memory_analysis()
+    analysis = decode.lower(params, latents).compile().memory_analysis()
     predicted = batch * decoding_bytes(model, height, width, on_cpu=True)
     return predicted / analysis.temp_size_in_bytes
 

@@ -24,8 +24,6 @@ from rlsyn_jax.models.dit import (
 )
 
 CLASSES, PATCH, WIDTH, HEADS, SHAPE = 5, 2, 8, 2, (3, 4, 6, 3)
-# Compiling takes longer than running what is so small.
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 MODEL = DiT(num_classes=CLASSES, patch_size=PATCH, width=WIDTH, depth=2, num_heads=HEADS)
 
 
@@ -362,7 +360,7 @@ def test_scanned_layers_give_the_same_numbers_and_gradients_with_remat_and_witho
             output = model.apply({"params": params}, *inputs)
             return jnp.sum(weights * output), output
 
-        compiled = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=QUICK)
+        compiled = jax.jit(jax.value_and_grad(loss, has_aux=True))
         (_, output), gradient = compiled(params)
         return output, gradient
 
@@ -393,7 +391,7 @@ def test_scanned_layers_with_remat_keep_only_block_inputs():
 
 def test_a_scanned_network_is_initialised_as_an_unrolled_one():
     scanned = MODEL.clone(scan_layers=True)
-    init = jax.jit(scanned.init, compiler_options=QUICK)
+    init = jax.jit(scanned.init)
     params = init(jax.random.key(0, impl="rbg"), *make_inputs())["params"]
     one, other = unstack_blocks(params), fresh_params()
     assert jax.tree.map(jnp.shape, one) == jax.tree.map(jnp.shape, other)

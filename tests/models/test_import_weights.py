@@ -34,8 +34,6 @@ from rlsyn_jax.stages.stage_record import plain
 from rlsyn_jax.training.checkpoints import CheckpointStore, restore_config, restore_params
 
 CLASSES, CHANNELS, WIDTH, DEPTH, HEADS = 5, 4, 16, 2, 2
-# Compiling takes longer than running what is so small.
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 def relative_error(got, expected):
@@ -50,7 +48,7 @@ def apply(params, x, timesteps, labels, **settings):
     del sizes["channels"]
     model = DiT(**{"num_heads": HEADS, **sizes, **settings})
     inputs = (np.moveaxis(np.asarray(x), 1, -1), np.asarray(timesteps), np.asarray(labels))
-    output = jax.jit(model.apply, compiler_options=QUICK)({"params": params}, *inputs)
+    output = jax.jit(model.apply)({"params": params}, *inputs)
     return np.moveaxis(np.asarray(output), -1, 1)
 
 
@@ -464,7 +462,7 @@ def resnet50_forward(tensors, images, pool=lambda x: x.mean((2, 3))):
 def our_resnet50_features():
     images = np.random.default_rng(1).normal(size=(2, 3, 64, 32)).astype(np.float32)
     variables = resnet_from_torch(resnet50_state_dict())
-    run = jax.jit(lambda *inputs: ResNet50().apply(*inputs, train=False), compiler_options=QUICK)
+    run = jax.jit(lambda *inputs: ResNet50().apply(*inputs, train=False))
     features, neck = run(variables, np.moveaxis(images, 1, -1))
     np.testing.assert_allclose(neck, features, rtol=1e-4)  # The last normalisation is fresh.
     return images, np.asarray(features)
@@ -482,7 +480,7 @@ def test_ibn_nets_resnet50_with_gem_gives_the_numbers_of_plain_torch():
     variables = resnet_from_torch(tensors, pooling="gem")
     model = ResNet50IBN(pooling="gem")
     images = np.random.default_rng(1).normal(size=(2, 3, 64, 32)).astype(np.float32)
-    run = jax.jit(functools.partial(model.apply, train=False), compiler_options=QUICK)
+    run = jax.jit(functools.partial(model.apply, train=False))
     features, _ = run(variables, np.moveaxis(images, 1, -1))
     expected = resnet50_forward(
         tensors, images, lambda x: x.clamp(min=1e-6).pow(3).mean((2, 3)).pow(1 / 3)

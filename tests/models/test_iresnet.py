@@ -14,8 +14,6 @@ from rlsyn_jax.models.iresnet import IResNet, IResNet18, IResNet50, IResNet100
 from rlsyn_jax.training.checkpoints import restore_config, restore_params
 
 SMALL = IResNet(stage_sizes=(1, 2, 1, 1), width=4, embedding_dim=6)
-# Compiling takes longer than running what is so small.
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 def relative_error(got, expected):
@@ -103,7 +101,7 @@ def plain_forward(tensors, images, stage_sizes):
 
 
 def embed(model, variables, images):
-    run = jax.jit(functools.partial(model.apply, train=False), compiler_options=QUICK)
+    run = jax.jit(functools.partial(model.apply, train=False))
     return run(variables, np.moveaxis(images, 1, -1))
 
 
@@ -196,11 +194,11 @@ def test_everything_that_is_wrong_is_listed_at_once():
 def test_training_drops_by_key_and_updates_statistics():
     model = SMALL.clone(stage_sizes=(1,), dropout_rate=0.5, dtype=jnp.bfloat16)
     images = jax.random.normal(jax.random.key(0), (4, 8, 8, 3))
-    init = jax.jit(functools.partial(model.init, train=False), compiler_options=QUICK)
+    init = jax.jit(functools.partial(model.init, train=False))
     variables = init(jax.random.key(1), images)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
     run = functools.partial(model.apply, train=True, mutable=["batch_stats"])
-    run = jax.jit(run, compiler_options=QUICK)
+    run = jax.jit(run)
     (features, neck), updated = run(variables, images, rngs={"dropout": jax.random.key(2)})
     other, _ = run(variables, images, rngs={"dropout": jax.random.key(3)})[0]
     assert features.dtype == neck.dtype == jnp.float32

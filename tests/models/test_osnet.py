@@ -14,8 +14,6 @@ from rlsyn_jax.models.osnet import OSNet, OSNetX025
 from rlsyn_jax.training.checkpoints import restore_config, restore_params
 
 SMALL = OSNet(width_multiplier=0.25, embedding_dim=12)
-# Compiling takes longer than running what is so small.
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 def relative_error(got, expected):
@@ -130,7 +128,7 @@ def plain_forward(tensors, images):
 
 
 def embed(model, variables, images):
-    run = jax.jit(functools.partial(model.apply, train=False), compiler_options=QUICK)
+    run = jax.jit(functools.partial(model.apply, train=False))
     return run(variables, np.moveaxis(images, 1, -1))
 
 

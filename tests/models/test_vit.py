@@ -15,8 +15,6 @@ from rlsyn_jax.training.checkpoints import restore_config, restore_params
 
 WIDTH, DEPTH, HEADS, PATCH = 24, 2, 3, 4
 SMALL = ViT(patch_size=PATCH, width=WIDTH, depth=DEPTH, num_heads=HEADS)
-# Compiling takes longer than running what is so small.
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 def relative_error(got, expected):
@@ -30,7 +28,7 @@ def random_images(height=12, width=12, seed=1):
 
 def embed(model, variables, images):
     """Features and neck of channels-first images, without training."""
-    run = jax.jit(functools.partial(model.apply, train=False), compiler_options=QUICK)
+    run = jax.jit(functools.partial(model.apply, train=False))
     return run(variables, np.moveaxis(images, 1, -1))
 
 
@@ -357,7 +355,7 @@ def test_dropping_is_drawn_from_the_dropout_key_and_only_in_training():
 
     def train(model, key):
         run = functools.partial(model.apply, train=True, mutable=["batch_stats"])
-        run = jax.jit(run, compiler_options=QUICK)
+        run = jax.jit(run)
         return run(variables, np.moveaxis(images, 1, -1), rngs={"dropout": key})
 
     (features, _), updated = train(model, jax.random.key(2))

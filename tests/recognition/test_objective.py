@@ -18,13 +18,6 @@ from rlsyn_jax.training.meshes import make_mesh, replicated
 CLASSES, COLUMNS, WIDTH, BATCH = 29, 32, 6, 5
 
 
-@pytest.fixture
-def quick_compiling():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def problem():
     random = np.random.default_rng(0)
     classifier = random.normal(size=(WIDTH, CLASSES)).astype(np.float32)
@@ -35,7 +28,7 @@ def problem():
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_split_classes_score_as_whole_ones(loss, quick_compiling):
+def test_split_classes_score_as_whole_ones(loss):
     objective = Objective(loss=loss, arcface_scale=16.0, circle_scale=16.0)
     classifier, neck, labels = problem()
     mesh = make_mesh(2)

@@ -68,11 +68,7 @@ COLLECT = optax.chain(optax.trace(decay=1.0), optax.scale(0.0))
 
 
 # Iterations on a few numbers spend their time in compiling.
-QUICKLY = {
-    "xla_cpu_use_fusion_emitters": False,
-    "xla_backend_optimization_level": 0,
-    "xla_llvm_disable_expensive_passes": True,
-}
+QUICKLY = {"xla_cpu_use_fusion_emitters": False}
 
 
 def settings_with(**changes):

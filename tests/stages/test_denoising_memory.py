@@ -19,8 +19,6 @@ from rlsyn_jax.training.meshes import batch_sharding, make_mesh, parameter_shard
 from rlsyn_jax.training.train_state import TrainState
 
 CLASSES = 16
-# Buffers are laid out before code is made, which need not be good here.
-OPTIONS = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 def compiled_step(config, mesh):
@@ -62,7 +60,7 @@ def compiled_step(config, mesh):
         jax.ShapeDtypeStruct((training.batch_size, *sample_shape(config)), jnp.uint8),
         jax.ShapeDtypeStruct((training.batch_size,), jnp.int32),
     )
-    return step.lower(state, frozen, *placed(batch, batch_sharding(mesh))).compile(OPTIONS)
+    return step.lower(state, frozen, *placed(batch, batch_sharding(mesh))).compile()
 
 
 def predicted_over_compiled(fields, *, devices=1, fsdp=1):

@@ -58,14 +58,7 @@ def trained(config, workdir, mesh):
     return jax.device_get(result)
 
 
-@pytest.fixture
-def quick_compiling():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
-def test_pretraining_on_one_device_and_on_eight_is_the_same(program, tmp_path, quick_compiling):
+def test_pretraining_on_one_device_and_on_eight_is_the_same(program, tmp_path):
     config = program.config(generator={"width": 64})
     devices = jax.devices()
     assert len(devices) == 8
@@ -140,7 +133,7 @@ def bytes_of(tree, devices):
     ],
 )
 def test_each_device_holds_its_share_and_training_is_the_same(
-    program, tmp_path, quick_compiling, fsdp, optimizer, space
+    program, tmp_path, fsdp, optimizer, space
 ):
     config = program.config(
         image={"size": 8}, generator={"width": 256}, pretrain={"optimizer": optimizer}
