@@ -89,7 +89,7 @@ def compare(name: str, runs: Runs, options: argparse.Namespace) -> Iterator[dict
 def tables(name: str, plan: Plan, runs: Runs) -> Iterator[str]:
     """Yields the lines of a target's tables."""
     yield f"## {name}: {plan.title}"
-    for images in _TARGETS[name].images:
+    for images in sorted(_TARGETS[name].images):
         for start in STARTS:
             cell = title(images, start)
             yield from _table(cell, [*runs.named(cell).values()])

@@ -64,6 +64,9 @@ def default_config() -> ConfigDict:
     config.split.held_out_fraction = 0.5
     config.split.train_images = 3  # Real training images an identity; 0 = all that are left.
     config.split.closed_images = 3  # Other images of the trained people, kept for testing.
+    # test | validation: for choosing settings, who and what trains is divided once more, by the
+    # same fields, and nobody looks at what tests.
+    config.split.measures = "test"
 
     # The latent space that the generator works in.
     config.autoencoder = ConfigDict()
@@ -98,7 +101,8 @@ def default_config() -> ConfigDict:
 
     config.pretrain = _denoising_training()
     config.pretrain.source = "train"  # train | shipped | a folder with a generator checkpoint.
-    config.pretrain.cache = ""  # Folder where trained priors are kept by config; "" = none.
+    # Folder where trained priors, and extractors of general people alone, are kept by config.
+    config.pretrain.cache = ""  # "" = none.
 
     # Feature extractors, trained on the general domain: "reward" scores samples inside the RL loop,
     # "judge" measures (gate, FID, near copies) and never rewards, "start" starts the recognisers.
@@ -117,7 +121,9 @@ def default_config() -> ConfigDict:
     config.extractor.learning_rate = 2e-3
     config.extractor.cosface_scale = 16.0
     config.extractor.cosface_margin = 0.2
-    config.extractor.with_target = True  # Reward and judge also learn the target's train images.
+    # Reward and judge also learn the target's train images; otherwise they, like "start", are the
+    # same for all seeds and targets.
+    config.extractor.with_target = True
 
     config.adapt = _denoising_training()
     config.adapt.trainable = "all"  # class_embedding | adaln | lora | all
@@ -477,6 +483,7 @@ _CHOICES = {
     "image.channels": (1, 3),
     "remat": tuple(REMAT_POLICIES),
     "image.resize": ("stretch", "pad", "crop"),
+    "split.measures": ("test", "validation"),
     "autoencoder.dtype": ("float32", "bfloat16"),
     "generator.timestep_frequency_shift": (0, 1),
     "generator.dtype": ("float32", "bfloat16"),

@@ -73,23 +73,23 @@ class Target:
     Attributes:
         base: config file, as of --config.
         data, general: folders below the one that --data names; "" = drawn by the package.
-        images: training images an identity.
+        images: training images an identity, in the order in which they are tried.
         variations: names of those that it runs.
     """
 
     base: str
     data: str = ""
     general: str = ""
-    images: tuple[int, ...] = (1, 2, 3, 5)
+    images: tuple[int, ...] = (2, 1, 3, 5)
     variations: tuple[str, ...] = tuple(VARIATIONS)
 
 
 TARGETS = {
-    "lfw": Target("configs/faces.py:lfw", "lfw_target", "lfw_general", (1, 2, 3)),
+    "lfw": Target("configs/faces.py:lfw", "lfw_target", "lfw_general", (2, 1, 3)),
     "omniglot": Target("configs/omniglot.py:small2", "omniglot/small2", "omniglot/small1"),
     "omniglot_reverse": Target("configs/omniglot.py:small1", "omniglot/small1", "omniglot/small2"),
     "orl": Target("configs/faces.py:orl", "orl_faces", "lfw_general"),
-    "procedural": Target("configs/quickstart.py", images=(1, 2, 3, 5)),
+    "procedural": Target("configs/quickstart.py"),
 }
 # Shows in minutes that the study runs; nothing is to be learnt from its figures.
 TINY = Target("configs/quickstart.py:ci", images=(2,), variations=("only coverage",))
@@ -163,9 +163,12 @@ def cells(target: Target, data: str, seeds: int) -> list[dict[str, Any]]:
     if target.data:
         common["data.path"] = f"{data}/{target.data}"
         common["general_data.path"] = f"{data}/{target.general}"
+        # What rewards and judges knows the prior's people alone, so that all cells share it.
+        common["extractor.with_target"] = False
     made = []
-    for seed in range(seeds):
-        for images in target.images:
+    # All seeds of a number of images, so that a claim is decided before the next is looked at.
+    for images in target.images:
+        for seed in range(seeds):
             for start, arms in STARTS.items():
                 fields = {"split.train_images": images, "recognize.start": start}
                 fields |= {"recognize.arms": arms, "recognize.random_start": ()}

@@ -140,6 +140,25 @@ def split_dataset(
     )
 
 
+def training_side(dataset: IdentityDataset, splits: Splits) -> IdentityDataset:
+    """Keep what a choice of settings may look at: the images of who trains, without the test's.
+
+    Args:
+        dataset: that was split.
+        splits: of it.
+
+    Returns:
+        The training identities' images without the closed set, relabelled, without a published
+        split: dividing it again holds people out for validation.
+    """
+    stays = np.isin(dataset.identities, splits.train_identities)
+    stays[splits.closed_query] = False
+    if dataset.subsets is not None:
+        stays &= dataset.subsets == Subset.TRAIN
+    kept = dataset.subset(np.flatnonzero(stays), relabel=True)
+    return dataclasses.replace(kept, subsets=None)
+
+
 def search_split(dataset: IdentityDataset, *, seed: int) -> Splits:
     """Make an open set of a whole data set, of which nothing is trained on.
 

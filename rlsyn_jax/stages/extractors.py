@@ -2,7 +2,8 @@
 
 reward scores samples inside the RL loop; judge measures and never rewards (gate, near copies,
 fidelity), with another width, another seed and other batches; start is where recognisers begin, and
-has seen the general domain only, as the generator's prior has.
+has seen the general domain only, as the generator's prior has. Those that learn from general people
+alone do not differ between the seeds and targets of an experiment, and are kept as the prior is.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
+from rlsyn_jax.config import field
 from rlsyn_jax.data.augmentation import random_crop, random_flip
 from rlsyn_jax.data.identity_dataset import IdentityDataset
 from rlsyn_jax.data.pixel_memory import in_memory_bytes
@@ -33,9 +35,10 @@ from rlsyn_jax.recognition.recognizer import (
     make_train_step,
 )
 from rlsyn_jax.stages.inputs import load_target, train_labels
+from rlsyn_jax.stages.kept_folders import fetch, keep
 from rlsyn_jax.stages.latent_space import image_shape
-from rlsyn_jax.stages.networks import extractor_network, read_weights
-from rlsyn_jax.stages.stage_record import plain
+from rlsyn_jax.stages.networks import SHARED_FIELDS, extractor_network, read_weights
+from rlsyn_jax.stages.stage_record import fingerprint, plain
 from rlsyn_jax.training.checkpoints import CheckpointStore
 from rlsyn_jax.training.meshes import make_mesh, own_device, place, replicated
 from rlsyn_jax.training.metrics import Progress
@@ -43,6 +46,7 @@ from rlsyn_jax.training.optimizers import make_optimizer, make_schedule
 from rlsyn_jax.training.preemption import end_if_preempted
 
 NAMES = ("reward", "judge", "start")
+_SEED = 0  # As the prior has one of its own.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,14 +77,21 @@ def train_extractors(
     target_images, target_labels = train_labels(dataset, splits)
     general = general and in_memory(general)
     for name in missing:
+        shared = general is not None and not _learns_target(config, name)
+        kept = Path(config.pretrain.cache) / extractor_fingerprint(config, name) / name
+        if shared and config.pretrain.cache and fetch(kept, _folder(workdir, name)):
+            logging.info("extractor %s was trained before, in %s", name, kept)
+            continue
         if general is None:
             images, labels = target_images, target_labels
         else:
             images, labels = general.images, general.identities
-            if name != "start" and config.extractor.with_target:
+            if not shared:
                 images = np.concatenate([images, target_images])
                 labels = np.concatenate([labels, general.num_identities + target_labels])
-        _train(config, workdir, name, images, labels)
+        _train(config, workdir, name, images, labels, seed=_SEED if shared else config.seed)
+        if shared and config.pretrain.cache:
+            keep(_folder(workdir, name), kept)
         record.note_time()
 
 
@@ -135,8 +146,27 @@ def _folder(workdir: Path, name: str) -> Path:
     return Path(workdir) / "pretrain" / "extractors" / name
 
 
+def _learns_target(config: ConfigDict, name: str) -> bool:
+    return name != "start" and config.extractor.with_target
+
+
+def extractor_fingerprint(config: ConfigDict, name: str) -> str:
+    """Returns the hash of everything that an extractor of general people alone depends on."""
+    data, settings = plain(config.general_data), plain(config.extractor)
+    data.pop("cache"), settings.pop("with_target")
+    shared = ("recognize.network", "recognize.width", "recognize.crop_padding", "recognize.flip")
+    recognize = [field(config, path) for path in (*SHARED_FIELDS, *shared)]
+    return fingerprint([name, data, plain(config.image), settings, recognize, _SEED])
+
+
 def _train(
-    config: ConfigDict, workdir: Path, name: str, images: np.ndarray, labels: np.ndarray
+    config: ConfigDict,
+    workdir: Path,
+    name: str,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    seed: int,
 ) -> None:
     settings = config.extractor
     mesh = make_mesh()
@@ -150,7 +180,7 @@ def _train(
         "decay": "cosine",
     }
     optimizer = make_optimizer(**rate, weight_decay=5e-4, gradient_clip=5.0)
-    key = jax.random.fold_in(jax.random.key(config.seed + 10), number)
+    key = jax.random.fold_in(jax.random.key(seed + 10), number)
     init_key, train_key = jax.random.split(key)
     variables = init_recognizer(model, init_key, image_shape(config), num_identities)
     weights = {"reward": settings.weights, "judge": settings.judge_weights}.get(name, "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import glob
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from rlsyn_jax.data.market1501 import read_cuhk03_np, read_market1501
 from rlsyn_jax.data.msmt17 import read_msmt17
 from rlsyn_jax.data.parquet_images import read_parquet
 from rlsyn_jax.data.procedural import make_procedural_dataset
-from rlsyn_jax.data.splits import Splits, search_split, split_dataset
+from rlsyn_jax.data.splits import Splits, search_split, split_dataset, training_side
 from rlsyn_jax.data.tfds_source import read_tfds
 from rlsyn_jax.data.veri776 import read_veri776
 from rlsyn_jax.data.webdataset_tar import read_webdataset
@@ -42,16 +43,23 @@ GENERAL_FIELDS = ("general_data", "image")
 
 
 def load_target(config: ConfigDict, workdir: Path) -> tuple[IdentityDataset, Splits]:
-    """Returns the target data set and its split by config.split and config.seed."""
+    """Returns the target data set and its split by config.split and config.seed.
+
+    For validation it is the training side of that split, and what divides it once more.
+    """
     dataset = _load(config, "data", workdir)
+    divide = functools.partial(
+        split_dataset,
+        held_out_fraction=config.split.held_out_fraction,
+        train_images_per_identity=config.split.train_images,
+        closed_images_per_identity=config.split.closed_images,
+        seed=config.seed,
+    )
     try:
-        splits = split_dataset(
-            dataset,
-            held_out_fraction=config.split.held_out_fraction,
-            train_images_per_identity=config.split.train_images,
-            closed_images_per_identity=config.split.closed_images,
-            seed=config.seed,
-        )
+        splits = divide(dataset)
+        if config.split.measures == "validation":
+            dataset = training_side(dataset, splits)
+            splits = divide(dataset)
     except ValueError as error:
         raise ConfigError(f"config.data cannot be divided by config.split: {error}") from error
     return dataset, splits

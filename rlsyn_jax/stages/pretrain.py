@@ -7,9 +7,6 @@ target, so it is kept in a cache under the hash of what made it and later runs s
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from importlib import resources
 from pathlib import Path
 
@@ -34,14 +31,13 @@ from rlsyn_jax.stages.generator import (
     write_sample_grid,
 )
 from rlsyn_jax.stages.inputs import GENERAL_FIELDS, TARGET_FIELDS, load_general, load_target
+from rlsyn_jax.stages.kept_folders import fetch, keep
 from rlsyn_jax.stages.latent_space import LATENT_FIELDS, latent_space_name, sample_shape
 from rlsyn_jax.stages.networks import SHARED_FIELDS, check_starting_weights
 from rlsyn_jax.stages.stage_record import StageRecord, fingerprint, plain
 from rlsyn_jax.stages.verification_sets import check_verification_sets
-from rlsyn_jax.training.atomic_files import storage_error
 from rlsyn_jax.training.checkpoints import restore_config, restore_params
 from rlsyn_jax.training.meshes import make_mesh
-from rlsyn_jax.training.processes import agreed, barrier, is_primary
 from rlsyn_jax.training.trainable import merge, split
 
 FIELDS = (
@@ -121,13 +117,8 @@ def prior_fingerprint(config: ConfigDict) -> str:
 def _train_or_fetch(config: ConfigDict, record: StageRecord, dataset: IdentityDataset) -> None:
     model = record.directory / "model"
     kept = Path(config.pretrain.cache) / prior_fingerprint(config) / "model"
-    # Another run may put it there at any moment.
-    if config.pretrain.cache and agreed(kept.is_dir()):
+    if config.pretrain.cache and fetch(kept, model):
         logging.info("pretrain: the prior of this config was trained before, in %s", kept)
-        if is_primary():
-            shutil.rmtree(model, ignore_errors=True)
-            shutil.copytree(kept, model)
-        barrier("pretrain: the prior is copied")
         return
     classes = dataset.num_identities
     logging.info("pretrain: %d images of %d identities", len(dataset.images), classes)
@@ -146,21 +137,8 @@ def _train_or_fetch(config: ConfigDict, record: StageRecord, dataset: IdentityDa
         seed=_SEED,
     )
     save_model(record, config, merge(last, frozen), merge(average, frozen))
-    if config.pretrain.cache and is_primary():
-        _keep(model, kept)
-
-
-def _keep(model: Path, kept: Path) -> None:
-    """Copies a finished model into the cache, whole or not at all."""
-    try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".writing_", dir=kept.parent))
-        shutil.copytree(model, temporary / "model")
-        if not kept.exists():
-            os.replace(temporary / "model", kept)
-        shutil.rmtree(temporary, ignore_errors=True)
-    except OSError as error:
-        raise storage_error(kept, error) from error
+    if config.pretrain.cache:
+        keep(model, kept)
 
 
 def read_shipped_prior(config: ConfigDict) -> dict:

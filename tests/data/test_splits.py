@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlsyn_jax.data.identity_dataset import IdentityDataset, Subset
-from rlsyn_jax.data.splits import search_split, split_dataset
+from rlsyn_jax.data.splits import search_split, split_dataset, training_side
 
 _OPTIONS = {
     "held_out_fraction": 0.3,
@@ -179,6 +179,26 @@ def test_a_whole_data_set_is_searched(counts, seed):
     _assert_sound(dataset, splits)
     assert not len(splits.train) and not len(splits.closed_query)
     assert splits.open_identities.tolist() == list(range(len(counts)))
+
+
+@pytest.mark.parametrize("published", [False, True])
+def test_the_training_side_has_all_but_what_tests(published):
+    dataset = _dataset([5] * 8)
+    if published:
+        subsets = np.repeat([Subset.TRAIN, Subset.QUERY], [25, 15]).astype(np.int8)
+        subsets[[27, 32]] = Subset.GALLERY
+        dataset = dataclasses.replace(dataset, subsets=subsets)
+    splits = _split(dataset, train_images_per_identity=1)
+    side = training_side(dataset, splits)
+    tested = np.concatenate([splits.closed_query, splits.open_query, splits.open_gallery])
+    if published:
+        tested = np.union1d(tested, np.arange(25, 40))
+    expected = np.setdiff1d(np.arange(len(dataset.identities)), tested)
+    assert side.file_names == tuple(f"{image}.png" for image in expected)
+    assert side.subsets is None
+    assert side.identity_names == tuple(f"person{i}" for i in splits.train_identities)
+    again = _split(side, train_images_per_identity=1)
+    assert len(again.open_query) and len(again.closed_query) and len(again.train)
 
 
 def test_a_published_query_and_gallery_are_searched_as_they_are():

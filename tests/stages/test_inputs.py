@@ -75,6 +75,16 @@ def test_limits_on_identities_are_those_of_training(market, tmp_path):
         load_target(config, tmp_path)
 
 
+def test_validation_looks_at_training_images_alone(market, tmp_path):
+    config = config_of(market)
+    tested, splits = load_target(config, tmp_path)
+    config.split.measures = "validation"
+    dataset, again = load_target(config, tmp_path)
+    files = {tested.file_names[i] for i in splits.train}
+    assert set(dataset.file_names) == files
+    assert len(again.train_identities) == len(again.open_identities) == 3
+
+
 def test_the_general_domain_is_the_training_images_alone(market, tmp_path):
     config = config_of(market)
     config.general_data = config.data

@@ -1,0 +1,79 @@
+"""What a run finds in the cache of another one, of another seed or target, and what it does not."""
+
+import jax
+import numpy as np
+import pytest
+
+from rlsyn_jax.stages import kept_folders
+from rlsyn_jax.stages.extractors import NAMES, extractor_fingerprint
+from rlsyn_jax.training.checkpoints import restore_params
+
+
+def weights(workdir, name):
+    folder = workdir / "pretrain" / "extractors" / name
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(restore_params(folder))]
+
+
+def test_extractors_of_general_people_are_trained_once_for_all_seeds(program, tmp_path):
+    fields = {"pretrain.cache": tmp_path / "kept"}
+    alone = {**fields, "extractor.with_target": False}
+    logs = {
+        seed: program.run(tmp_path / str(seed), "--stages=pretrain", fields={**alone, "seed": seed})
+        for seed in (0, 1)
+    }
+    assert "was trained before" not in logs[0]
+    assert "the prior of this config was trained before" in logs[1]
+    for name in NAMES:
+        assert f"extractor {name} was trained before" in logs[1]
+        for one, other in zip(weights(tmp_path / "0", name), weights(tmp_path / "1", name)):
+            np.testing.assert_array_equal(one, other)
+    # Those that know the target's images are made for it.
+    log = program.run(tmp_path / "2", "--stages=pretrain", fields={**fields, "seed": 2})
+    assert "extractor start was trained before" in log
+    assert "extractor reward: trained on" in log
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "is_another"),
+    [
+        ("seed", 1, False),
+        ("split.train_images", 1, False),
+        ("extractor.with_target", False, False),
+        ("general_data.cache", "elsewhere", False),
+        ("general_data.num_identities", 5, True),
+        ("image.channels", 1, True),
+        ("extractor.steps", 5, True),
+        ("recognize.embedding_dim", 8, True),
+        ("recognize.flip", False, True),
+    ],
+)
+def test_an_extractor_is_another_where_what_it_learns_from_is(program, field, value, is_another):
+    config = program.config()
+    before = [extractor_fingerprint(config, name) for name in NAMES]
+    assert len(set(before)) == 3
+    config.update_from_flattened_dict({field: value})
+    after = [extractor_fingerprint(config, name) for name in NAMES]
+    assert all((one != other) == is_another for one, other in zip(before, after))
+
+
+def test_a_folder_is_kept_whole_and_replaces_what_is_there(tmp_path):
+    made, kept = tmp_path / "made", tmp_path / "cache" / "key" / "model"
+    made.mkdir()
+    (made / "weights").write_text("new")
+    assert not kept_folders.fetch(kept, tmp_path / "run")
+    kept_folders.keep(made, kept)
+    kept_folders.keep(made, kept)  # By another run at the same time.
+    assert [path.name for path in kept.parent.iterdir()] == ["model"]
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "half").write_text("old")
+    assert kept_folders.fetch(kept, run)
+    assert [path.name for path in run.iterdir()] == ["weights"]
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path):
+    made, blocked = tmp_path / "made", tmp_path / "file"
+    made.mkdir()
+    blocked.write_text("")
+    with pytest.raises(OSError, match="file"):
+        kept_folders.keep(made, blocked / "key" / "model")
