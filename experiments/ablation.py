@@ -4,8 +4,9 @@
 
 FOLDER has lfw_target, lfw_general, omniglot/small1, omniglot/small2 and orl_faces, one folder of
 images an identity; without them, --targets=tiny shows in minutes that everything runs. What runs
-and what counts as a claim stands in experiments/study/design.py. Each target is a sweep in
-DIR/TARGET, which the same command resumes; at the end, and with --gather at any time,
+and what counts as a claim stands in experiments/study/design.py. For each target, recognisers'
+settings are chosen on validation people in DIR/TARGET_settings; its cells then are a sweep in
+DIR/TARGET. The same command resumes; at the end, and with --gather at any time,
 DIR/results.json has every comparison of the complete runs, and DIR/RESULTS.md the tables.
 """
 
@@ -17,8 +18,19 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from study.design import CLAIMED, COMPARISONS, MEASURES, STARTS, TARGETS, TINY, cells, title
-from study.gathering import Runs, arm_rows, decide
+from study.design import (
+    CLAIMED,
+    COMPARISONS,
+    MEASURES,
+    STARTS,
+    TARGETS,
+    TINY,
+    Target,
+    cells,
+    choosing_cells,
+    title,
+)
+from study.gathering import Runs, arm_rows, best_mean, choose, decide
 from sweeping.plan import Plan, read_plan
 
 from rlsyn_jax.training.atomic_files import write_json, write_text
@@ -31,13 +43,15 @@ def main(arguments: list[str]) -> None:
     """Runs what is not complete, and writes what was found."""
     options = parse(arguments)
     workdir = options.workdir.absolute()
+    data = str(options.data.absolute())
     failed = []
     for name in options.targets if not options.gather else ():
-        file = workdir / f"{name}_cells.py"
-        write_text(file, sweep_file(name, options))
-        command = [sys.executable, str(_HERE / "sweep.py"), str(file)]
-        command += [f"--workdir={workdir / name}", f"--parallel={options.parallel}"]
-        if subprocess.run(command).returncode:
+        target, choosing = _TARGETS[name], workdir / f"{name}_settings"
+        if not sweep(choosing, target, choosing_cells(target, data), options):
+            failed.append(f"{name} (settings)")
+            continue
+        settings = chosen_settings(name, workdir)
+        if not sweep(workdir / name, target, cells(target, data, options.seeds, settings), options):
             failed.append(name)
     claims, lines = [], ["# Results", ""]
     for name in options.targets:
@@ -45,7 +59,7 @@ def main(arguments: list[str]) -> None:
             plan = read_plan(workdir / name)
             runs = Runs(plan.cells, workdir / name)
             claims += compare(name, runs, options)
-            lines += tables(name, plan, runs)
+            lines += tables(name, plan, runs, workdir)
     write_json(workdir / "results.json", claims)
     write_text(workdir / "RESULTS.md", "\n".join(lines) + "\n")
     print(f"results: {workdir / 'results.json'}, {workdir / 'RESULTS.md'}", flush=True)
@@ -53,15 +67,29 @@ def main(arguments: list[str]) -> None:
         sys.exit(f"error: not all cells of {', '.join(failed)} are complete; see above")
 
 
-def sweep_file(name: str, options: argparse.Namespace) -> str:
-    """Returns a sweep file with the cells of a target written out."""
-    base, _, variant = _TARGETS[name].base.partition(":")
-    changes = cells(_TARGETS[name], str(options.data.absolute()), options.seeds)
-    lines = [f'"""Cells of the study\'s target {name}, written by {Path(__file__).name}."""', ""]
+def sweep(folder: Path, target: Target, changes: list[dict], options: argparse.Namespace) -> bool:
+    """Runs cells as a sweep in a folder; returns whether all are complete."""
+    file = folder.with_name(f"{folder.name}_cells.py")
+    write_text(file, sweep_file(target, changes))
+    command = [sys.executable, str(_HERE / "sweep.py"), str(file)]
+    command += [f"--workdir={folder}", f"--parallel={options.parallel}"]
+    return subprocess.run(command).returncode == 0
+
+
+def sweep_file(target: Target, changes: list[dict]) -> str:
+    """Returns a sweep file with a target's cells written out."""
+    base, _, variant = target.base.partition(":")
+    lines = [f'"""Cells of the study, written by {Path(__file__).name}."""', ""]
     lines += [f"BASE = {str(_HERE.parent / base) + (variant and ':' + variant)!r}", ""]
     lines += ["CELLS = ["] + [f"    {changed!r}," for changed in changes] + ["]", "", ""]
     lines += ["def get_hyper(hyper):", '    """Returns the cells."""', "    return CELLS", ""]
     return "\n".join(lines)
+
+
+def chosen_settings(name: str, workdir: Path) -> dict[str, str]:
+    """Returns start -> settings of the recognisers, from the runs that tried them."""
+    folder = workdir / f"{name}_settings"
+    return choose(Runs(read_plan(folder).cells, folder), _TARGETS[name])
 
 
 def compare(name: str, runs: Runs, options: argparse.Namespace) -> Iterator[dict]:
@@ -86,9 +114,23 @@ def compare(name: str, runs: Runs, options: argparse.Namespace) -> Iterator[dict
                 }
 
 
-def tables(name: str, plan: Plan, runs: Runs) -> Iterator[str]:
+def tables(name: str, plan: Plan, runs: Runs, workdir: Path) -> Iterator[str]:
     """Yields the lines of a target's tables."""
     yield f"## {name}: {plan.title}"
+    yield from (
+        "",
+        "Settings of recognisers, by the best arm without synthetic images on validation",
+    )
+    yield "people (mean of the measures):"
+    yield ""
+    folder = workdir / f"{name}_settings"
+    tried = Runs(read_plan(folder).cells, folder)
+    for start, chosen in choose(tried, _TARGETS[name]).items():
+        means = (
+            f"{setting} {100 * best_mean(tried, start, setting):.1f}"
+            for setting in _TARGETS[name].settings
+        )
+        yield f"- {start} start: **{chosen}** of {'; '.join(means)}"
     for images in sorted(_TARGETS[name].images):
         for start in STARTS:
             cell = title(images, start)

@@ -8,6 +8,7 @@ of images share the generator; all of a target share the prior.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 # Points, the published gain on Market-1501 (arXiv 2604.07884, table 2).
@@ -31,6 +32,20 @@ STARTS = {
     "general": (*EQUAL_INFORMATION, *SYNTHETIC, *JOINT),
 }
 
+# Recognisers' settings of which one is chosen for each start before anything else runs: the one by
+# which the best arm without synthetic images does best, at two images an identity, on validation
+# people. All arms of the start then use it, which favours those that it was chosen for.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "as configured": {},
+    "half the rate": {"recognize.learning_rate": 5e-4},
+    "twice the rate": {"recognize.learning_rate": 2e-3},
+    "CosFace": {"recognize.loss": "cosface"},
+    "CosFace, twice the rate": {"recognize.loss": "cosface", "recognize.learning_rate": 2e-3},
+}
+CHOOSERS = {
+    "random": REAL_ONLY,
+    "general": tuple(arm for arm in EQUAL_INFORMATION if arm != "real_general"),  # Not trained.
+}
 
 # One change each, at two images an identity and a random start, for these arms.
 VARIED_ARMS = ("real", "real_reinforced", "real_reinforced_selected")
@@ -75,6 +90,7 @@ class Target:
         data, general: folders below the one that --data names; "" = drawn by the package.
         images: training images an identity, in the order in which they are tried.
         variations: names of those that it runs.
+        settings: names of those among which it chooses.
     """
 
     base: str
@@ -82,6 +98,7 @@ class Target:
     general: str = ""
     images: tuple[int, ...] = (2, 1, 3, 5)
     variations: tuple[str, ...] = tuple(VARIATIONS)
+    settings: tuple[str, ...] = tuple(SETTINGS)
 
 
 TARGETS = {
@@ -92,7 +109,12 @@ TARGETS = {
     "procedural": Target("configs/quickstart.py"),
 }
 # Shows in minutes that the study runs; nothing is to be learnt from its figures.
-TINY = Target("configs/quickstart.py:ci", images=(2,), variations=("only coverage",))
+TINY = Target(
+    "configs/quickstart.py:ci",
+    images=(2,),
+    variations=("only coverage",),
+    settings=("as configured", "CosFace"),
+)
 # Of what is claimed, others are reported: ORL is nearly solved by who knows the prior's data.
 CLAIMED = ("lfw", "omniglot")
 
@@ -151,35 +173,73 @@ COMPARISONS = (
 )
 
 
-def cells(target: Target, data: str, seeds: int) -> list[dict[str, Any]]:
+def choosing_cells(target: Target, data: str) -> list[dict[str, Any]]:
+    """Returns the changes of each cell by which a target's settings are chosen.
+
+    Args:
+        target: the target.
+        data: folder that holds its data sets.
+    """
+    # Nothing is generated that anybody looks at.
+    short = {"adapt.steps": 1, "reinforce.iterations": 1, "synthesize.images": 1}
+    fields = {
+        "split.measures": "validation",
+        "split.train_images": 2,
+        "privacy.attacks": (),
+        **short,
+    }
+    return [
+        {"name": chooser(start, name), "seed": 0, **_common(target, data), **fields}
+        | {"recognize.start": start, "recognize.arms": arms, "recognize.random_start": ()}
+        | SETTINGS[name]
+        for start, arms in CHOOSERS.items()
+        for name in target.settings
+    ]
+
+
+def cells(
+    target: Target, data: str, seeds: int, settings: Mapping[str, str]
+) -> list[dict[str, Any]]:
     """Returns the changes of each cell of a target.
 
     Args:
         target: the target.
         data: folder that holds its data sets.
         seeds: number of seeds.
+        settings: start -> name of the recognisers' settings.
     """
-    common: dict[str, Any] = {"recognize.seeds": 1}
-    if target.data:
-        common["data.path"] = f"{data}/{target.data}"
-        common["general_data.path"] = f"{data}/{target.general}"
-        # What rewards and judges knows the prior's people alone, so that all cells share it.
-        common["extractor.with_target"] = False
-    made = []
+    common, made = _common(target, data), []
     # All seeds of a number of images, so that a claim is decided before the next is looked at.
     for images in target.images:
         for seed in range(seeds):
             for start, arms in STARTS.items():
                 fields = {"split.train_images": images, "recognize.start": start}
                 fields |= {"recognize.arms": arms, "recognize.random_start": ()}
+                fields |= SETTINGS[settings[start]]
                 made.append({"name": title(images, start), "seed": seed, **common, **fields})
     # Claims come first: what explains them is of no use before they are decided.
     for seed in range(seeds):
         for name in target.variations:
             fields = {"split.train_images": 2, "recognize.start": "random"}
             fields |= {"recognize.arms": VARIED_ARMS, "recognize.random_start": ()}
+            fields |= SETTINGS[settings["random"]]
             made.append({"name": name, "seed": seed, **common, **fields, **VARIATIONS[name]})
     return made
+
+
+def _common(target: Target, data: str) -> dict[str, Any]:
+    common: dict[str, Any] = {"recognize.seeds": 1}
+    if target.data:
+        common["data.path"] = f"{data}/{target.data}"
+        common["general_data.path"] = f"{data}/{target.general}"
+        # What rewards and judges knows the prior's people alone, so that all cells share it.
+        common["extractor.with_target"] = False
+    return common
+
+
+def chooser(start: str, setting: str) -> str:
+    """Returns the name of the cell that tries a setting."""
+    return f"{start} start, {setting}"
 
 
 def title(images: int, start: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from study.design import MEASURES, Comparison
+from study.design import CHOOSERS, MEASURES, Comparison, Target, chooser
 from study.paired import Difference, paired_difference, person_means
 
 
@@ -33,6 +33,31 @@ class Runs:
         """Returns the runs of the cells with a name, by seed."""
         chosen = [(fields["seed"], run) for fields, run in self._found if fields["name"] == name]
         return dict(sorted(chosen, key=lambda pair: pair[0]))
+
+
+def choose(runs: Runs, target: Target) -> dict[str, str]:
+    """Returns the settings by which the best arm without synthetic images does best.
+
+    Args:
+        runs: of the cells by which a target's settings are chosen; all are complete.
+        target: the target.
+
+    Returns:
+        start -> name of the settings; the first of equally good ones.
+    """
+    return {
+        start: max(target.settings, key=lambda name: best_mean(runs, start, name))
+        for start in CHOOSERS
+    }
+
+
+def best_mean(runs: Runs, start: str, setting: str) -> float:
+    """Returns the mean of the measures, of the arm for which it is highest."""
+    (run,) = runs.named(chooser(start, setting)).values()
+    return max(
+        float(np.mean([mean_of(run, arm, measure) for measure in MEASURES]))
+        for arm in CHOOSERS[start]
+    )
 
 
 def decide(

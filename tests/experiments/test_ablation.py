@@ -7,7 +7,18 @@ from pathlib import Path
 
 import ablation
 import pytest
-from study.design import COMPARISONS, MEASURES, STARTS, TARGETS, TINY, cells, title
+from study.design import (
+    CHOOSERS,
+    COMPARISONS,
+    MEASURES,
+    SETTINGS,
+    STARTS,
+    TARGETS,
+    TINY,
+    cells,
+    chooser,
+    title,
+)
 from study.gathering import Runs, decide
 from sweeping.plan import Plan, write_plan
 
@@ -29,6 +40,19 @@ def write_run(folder, arms, gain, people=20):
     (folder / "per_person.json").write_text(json.dumps(content))
 
 
+def write_settings_runs(folder):
+    """CosFace serves random starts, half the rate the joint training of others."""
+    helped = {("random", "CosFace"): "real", ("general", "half the rate"): "real_joint"}
+    plan = {}
+    for start, arms in CHOOSERS.items():
+        for setting in SETTINGS:
+            name = chooser(start, setting)
+            plan[name] = {"name": name, "seed": 0}
+            gain = {helped[start, setting]: 0.1} if (start, setting) in helped else {}
+            write_run(folder / "cells" / name / "evaluate", arms, gain)
+    write_plan(Plan("base.py", "Faces", plan, []), folder)
+
+
 @pytest.fixture(name="workdir")
 def written_study(tmp_path):
     plan = {}
@@ -40,6 +64,7 @@ def written_study(tmp_path):
             write_run(tmp_path / "lfw" / "cells" / name / "evaluate", arms, gain)
     plan["not complete"] = {"name": title(2, "random"), "seed": 0}
     write_plan(Plan("base.py", "Faces", plan, []), tmp_path / "lfw")
+    write_settings_runs(tmp_path / "lfw_settings")
     return tmp_path
 
 
@@ -57,6 +82,8 @@ def test_claims_hold_where_mean_and_interval_say_so(workdir):
     page = (workdir / "RESULTS.md").read_text()
     assert "### 1 images, random start: 3 seeds" in page and "2 images" not in page
     assert "| real_affine | 33.0  +2.0 (2.0 to 2.0) |" in page
+    assert "- random start: **CosFace** of as configured 30.9; " in page
+    assert "- general start: **half the rate** of as configured 30.9; half the rate 41.0; " in page
 
 
 def test_a_gain_below_the_goal_is_no_claim(workdir):
@@ -68,11 +95,21 @@ def test_a_gain_below_the_goal_is_no_claim(workdir):
     assert decide(above, runs, runs, "open_map")["holds"]
 
 
-def test_the_sweep_file_gives_the_cells(tmp_path):
-    options = ablation.parse([f"--workdir={tmp_path}", "--data=/x", "--seeds=2"])
+def test_settings_are_those_of_the_best_arm_without_synthetic_images(workdir):
+    settings = ablation.chosen_settings("lfw", workdir)
+    assert settings == {"random": "CosFace", "general": "half the rate"}
+    for cell in cells(TARGETS["lfw"], "data", 1, settings):
+        if cell["recognize.start"] == "random":
+            assert cell["recognize.loss"] == "cosface" and "recognize.learning_rate" not in cell
+        else:
+            assert cell["recognize.learning_rate"] == 5e-4 and "recognize.loss" not in cell
+
+
+def test_the_sweep_file_gives_the_cells():
+    changes = cells(TARGETS["omniglot"], "/x", 2, dict.fromkeys(STARTS, "as configured"))
     scope: dict = {}
-    exec(ablation.sweep_file("omniglot", options), scope)
-    assert scope["get_hyper"](None) == cells(TARGETS["omniglot"], "/x", 2)
+    exec(ablation.sweep_file(TARGETS["omniglot"], changes), scope)
+    assert scope["get_hyper"](None) == changes
     assert scope["BASE"].endswith("configs/omniglot.py:small2")
 
 

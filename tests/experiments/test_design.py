@@ -1,7 +1,15 @@
 """Every cell of the study is a valid run, and what is compared is measured in it."""
 
 import pytest
-from study.design import CLAIMED, COMPARISONS, STARTS, TARGETS, cells
+from study.design import (
+    CHOOSERS,
+    CLAIMED,
+    COMPARISONS,
+    STARTS,
+    TARGETS,
+    cells,
+    choosing_cells,
+)
 from sweeping.cells import cell_names, changed_config
 from sweeping.python_files import load_base
 
@@ -9,7 +17,8 @@ from sweeping.python_files import load_base
 @pytest.mark.parametrize("name", TARGETS)
 def test_every_cell_is_valid(name):
     _, base = load_base(TARGETS[name].base)
-    changes = cells(TARGETS[name], "data", seeds=1)
+    settings = dict.fromkeys(STARTS, "CosFace")
+    changes = [*choosing_cells(TARGETS[name], "data"), *cells(TARGETS[name], "data", 1, settings)]
     for cell, changed in zip(cell_names(changes), changes):
         changed_config(base, changed, cell)
 
@@ -19,3 +28,8 @@ def test_what_is_compared_is_measured():
     for comparison in COMPARISONS:
         assert comparison.arm in STARTS[comparison.start]
         assert set(comparison.baselines) <= set(STARTS[comparison.baseline_start])
+    assert set(CHOOSERS) == set(STARTS)
+    assert all(set(arms) <= set(STARTS[start]) for start, arms in CHOOSERS.items())
+    assert not any(
+        "synthetic" in arm or "reinforced" in arm for a in CHOOSERS.values() for arm in a
+    )
