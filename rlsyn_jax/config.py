@@ -129,7 +129,9 @@ def default_config() -> ConfigDict:
     config.adapt.trainable = "all"  # class_embedding | adaln | lora | all
     config.adapt.lora_rank = 4
     config.adapt.lora_targets = LORA_TARGETS  # Any of them.
-    config.adapt.class_rows = "mean"  # zero | normal | mean (of the prior's rows)
+    # zero | normal | mean (of the prior's rows) | embedding (what the looks of the general people
+    # say about their rows, of the looks of the target's).
+    config.adapt.class_rows = "mean"
     config.adapt.class_embedding_rate = 20.0
     config.adapt.steps = 300
     config.adapt.learning_rate = 1e-3
@@ -496,7 +498,7 @@ _CHOICES = {
     "adapt.decay": ("constant", "linear", "cosine"),
     "adapt.weighting": ("min_snr", "uniform"),
     "adapt.trainable": ("class_embedding", "adaln", "lora", "all"),
-    "adapt.class_rows": ("zero", "normal", "mean"),
+    "adapt.class_rows": ("zero", "normal", "mean", "embedding"),
     "reinforce.decay": ("constant", "linear", "cosine"),
     "reinforce.algorithm": ("ddpo_is", "ddpo_sf", "dpok"),
     "reinforce.transition": ("ddim", "ancestral"),
@@ -782,6 +784,7 @@ def _validate_without_general_data(config: ConfigDict, require) -> None:
     require(config.pretrain.source != "train", "pretrain.source", f"a checkpoint {rule}")
     require(config.recognize.start != "general", "recognize.start", f"'random' or a path {rule}")
     require(config.extractor.with_target, "extractor.with_target", f"True {rule}")
+    require(config.adapt.class_rows != "embedding", "adapt.class_rows", f"'mean' or another {rule}")
 
 
 def _validate_privacy(config: ConfigDict, require) -> None:

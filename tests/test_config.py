@@ -253,6 +253,15 @@ def test_no_choice_may_be_unknown(path):
                 ("recognize.start", "random"),
             ],
         ),
+        (
+            "adapt.class_rows",
+            "embedding",
+            [
+                ("general_data.source", "none"),
+                ("pretrain.source", "weights"),
+                ("recognize.start", "random"),
+            ],
+        ),
         ("recognize.image_width", 8, []),
         (
             "recognize.normalisation",

@@ -7,9 +7,13 @@ from pathlib import Path
 import flax
 import jax
 import jax.numpy as jnp
+import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
+from rlsyn_jax.config import ConfigError
+from rlsyn_jax.models.class_rows import predict_class_rows
+from rlsyn_jax.stages.extractors import embed_images, in_memory, load_extractor
 from rlsyn_jax.stages.generator import (
     load_model,
     make_sampler,
@@ -17,7 +21,7 @@ from rlsyn_jax.stages.generator import (
     train_denoising,
     write_sample_grid,
 )
-from rlsyn_jax.stages.inputs import TARGET_FIELDS, load_target, train_labels
+from rlsyn_jax.stages.inputs import TARGET_FIELDS, load_general, load_target, train_labels
 from rlsyn_jax.stages.latent_space import LATENT_FIELDS
 from rlsyn_jax.stages.stage_record import StageRecord
 from rlsyn_jax.training.meshes import make_mesh
@@ -37,9 +41,9 @@ def run(config: ConfigDict, workdir: Path) -> None:
     num_classes = len(splits.train_identities)
     logging.info("adapt: %d images of %d identities", len(images), num_classes)
     prior = load_model(config, workdir, "pretrain")
-    params = with_new_classes(
-        prior, num_classes, config.adapt.class_rows, jax.random.key(config.seed)
-    )
+    start = config.adapt.class_rows
+    rows = rows_by_appearance(config, workdir, prior) if start == "embedding" else None
+    params = with_new_classes(prior, num_classes, start, jax.random.key(config.seed), rows)
     trained, frozen = split(
         params,
         config.adapt.trainable,
@@ -71,15 +75,64 @@ def run(config: ConfigDict, workdir: Path) -> None:
     record.finish()
 
 
-def with_new_classes(params: dict, num_classes: int, start: str, key: jax.Array) -> dict:
+def rows_by_appearance(config: ConfigDict, workdir: Path, prior: dict) -> np.ndarray:
+    """Predicts the class rows of the target's people from what their training images look like.
+
+    What looks is the extractor "start", which knows general people alone, as the prior does.
+
+    Args:
+        config, workdir: of the run, whose stage pretrain is complete.
+        prior: parameters of the prior, with a class row for each of the general people.
+
+    Returns:
+        float32 [people, width].
+
+    Raises:
+        ConfigError: the prior knows other people than config.general_data.
+    """
+    dataset, splits = load_target(config, workdir)
+    images, labels = train_labels(dataset, splits)
+    general = load_general(config, workdir)
+    table = np.asarray(prior["y_embedder"]["embedding_table"])[:-1]
+    if len(table) != general.num_identities:
+        raise ConfigError(
+            f"config.adapt.class_rows is 'embedding', for which the prior must know the people of "
+            f"config.general_data; it has rows for {len(table)}, and there are "
+            f"{general.num_identities}"
+        )
+    general = in_memory(general)
+    extractor = load_extractor(config, workdir, "start")
+    known, new = (
+        class_means(embed_images(extractor, pictures), people)
+        for pictures, people in ((general.images, general.identities), (images, labels))
+    )
+    predicted = predict_class_rows(table[: len(known)], known, new)
+    logging.info(
+        "adapt: embeddings tell %.0f %% of what sets the prior's class rows apart",
+        100 * predicted.explained,
+    )
+    return predicted.rows
+
+
+def class_means(embeddings: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Returns the mean embedding [classes, d] of labels 0, 1, ..., each of which has one."""
+    sums = np.zeros((labels.max() + 1, embeddings.shape[1]))
+    np.add.at(sums, labels, embeddings)
+    return sums / np.bincount(labels)[:, None]
+
+
+def with_new_classes(
+    params: dict, num_classes: int, start: str, key: jax.Array, rows: np.ndarray | None = None
+) -> dict:
     """Replaces the class table by fresh rows for new identities; the null row is kept.
 
     Args:
         params: a generator's parameters.
         num_classes: new identities.
-        start: "zero" (the paper), "normal" (deviation 0.02, DiT's initialisation) or "mean" (the
-            mean of the prior's rows).
+        start: "zero" (the paper), "normal" (deviation 0.02, DiT's initialisation), "mean" (the
+            mean of the prior's rows) or "embedding" (the rows that are given).
         key: typed random key, for "normal".
+        rows: float [new identities, width], for "embedding".
 
     Returns:
         Parameters whose table is [num_classes + 1, width].
@@ -87,10 +140,11 @@ def with_new_classes(params: dict, num_classes: int, start: str, key: jax.Array)
     flat = flax.traverse_util.flatten_dict(params, sep="/")
     table = flat["y_embedder/embedding_table"]
     shape = (num_classes, table.shape[1])
-    rows = {
+    table_rows = {
+        "embedding": lambda: jnp.asarray(rows),
         "zero": lambda: jnp.zeros(shape),
         "normal": lambda: 0.02 * jax.random.normal(key, shape),
         "mean": lambda: jnp.broadcast_to(table[:-1].mean(axis=0), shape),
     }[start]()
-    flat["y_embedder/embedding_table"] = jnp.concatenate([rows, table[-1:]])
+    flat["y_embedder/embedding_table"] = jnp.concatenate([table_rows, table[-1:]])
     return flax.traverse_util.unflatten_dict(flat, sep="/")
