@@ -25,6 +25,7 @@ from study.design import (
     STARTS,
     TARGETS,
     TINY,
+    Choice,
     Target,
     cells,
     choosing_cells,
@@ -50,8 +51,8 @@ def main(arguments: list[str]) -> None:
         if not sweep(choosing, target, choosing_cells(target, data), options):
             failed.append(f"{name} (settings)")
             continue
-        settings = chosen_settings(name, workdir)
-        if not sweep(workdir / name, target, cells(target, data, options.seeds, settings), options):
+        choices = chosen(name, workdir)
+        if not sweep(workdir / name, target, cells(target, data, options.seeds, choices), options):
             failed.append(name)
     claims, lines = [], ["# Results", ""]
     for name in options.targets:
@@ -86,8 +87,8 @@ def sweep_file(target: Target, changes: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def chosen_settings(name: str, workdir: Path) -> dict[str, str]:
-    """Returns start -> settings of the recognisers, from the runs that tried them."""
+def chosen(name: str, workdir: Path) -> dict[str, Choice]:
+    """Returns for each start how recognisers train, by the runs that tried it."""
     folder = workdir / f"{name}_settings"
     return choose(Runs(read_plan(folder).cells, folder), _TARGETS[name])
 
@@ -125,12 +126,13 @@ def tables(name: str, plan: Plan, runs: Runs, workdir: Path) -> Iterator[str]:
     yield ""
     folder = workdir / f"{name}_settings"
     tried = Runs(read_plan(folder).cells, folder)
-    for start, chosen in choose(tried, _TARGETS[name]).items():
+    for start, choice in choose(tried, _TARGETS[name]).items():
         means = (
             f"{setting} {100 * best_mean(tried, start, setting):.1f}"
             for setting in _TARGETS[name].settings
         )
-        yield f"- {start} start: **{chosen}** of {'; '.join(means)}"
+        augmentation = choice.augmentation or "no augmentation"
+        yield f"- {start} start: **{choice.setting}**, {augmentation}, of {'; '.join(means)}"
     for images in sorted(_TARGETS[name].images):
         for start in STARTS:
             cell = title(images, start)

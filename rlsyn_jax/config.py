@@ -317,11 +317,14 @@ def default_config() -> ConfigDict:
     # Of all arms, and of the extractors.
     config.recognize.crop_padding = 2  # Pixels.
     config.recognize.flip = True
-    config.recognize.erasing_probability = 0.5  # Of the Random Erasing arm.
-    # Of the arm real_rand_augment (arXiv 1909.13719), after flip and crop.
+    # Of arms with synthetic or others' images, after flip and crop: erasing | rand_augment | affine,
+    # "" = none. Set as the best arm of real images has it, arms differ by their images alone.
+    config.recognize.augmentation = ""
+    config.recognize.erasing_probability = 0.5  # Of Random Erasing.
+    # Of RandAugment (arXiv 1909.13719).
     config.recognize.rand_augment_operations = 2  # Of each image, drawn from fourteen.
     config.recognize.rand_augment_magnitude = 9.0  # 0 to 30.
-    # Of the arm real_affine, after flip and crop; as config.adapt's.
+    # Of affine changes, as config.adapt's.
     config.recognize.affine_rotation = 5.0  # Degrees, at most.
     config.recognize.affine_scale = 0.05  # At most this share larger or smaller.
     config.recognize.affine_translation = 0.04  # At most this share of the side.
@@ -516,6 +519,7 @@ _CHOICES = {
     "synthesize.novel": ("between", "away"),
     "synthesize.solver": ("ddim", "dpm_solver"),
     "synthesize.image_format": ("png", "jpg"),
+    "recognize.augmentation": ("", "erasing", "rand_augment", "affine"),
     "recognize.pooling": ("mean", "gem"),
     "recognize.normalisation": ("none", "imagenet"),
     "recognize.dtype": ("float32", "bfloat16"),

@@ -15,7 +15,13 @@ from typing import Any
 GOAL = 3.2
 MEASURES = {"open_map": "mAP, unseen identities", "closed_rank1": "rank-1, enrolled identities"}
 # What one can do with real images alone, and what one can who has the prior's data, too.
-REAL_ONLY = ("real", "real_erasing", "real_rand_augment", "real_affine")
+AUGMENTATIONS = {
+    "real": "",
+    "real_erasing": "erasing",
+    "real_rand_augment": "rand_augment",
+    "real_affine": "affine",
+}
+REAL_ONLY = tuple(AUGMENTATIONS)
 EQUAL_INFORMATION = (*REAL_ONLY, "real_general", "real_joint")
 SYNTHETIC = (
     "real_cold_start",
@@ -34,7 +40,8 @@ STARTS = {
 
 # Recognisers' settings of which one is chosen for each start before anything else runs: the one by
 # which the best arm without synthetic images does best, at two images an identity, on validation
-# people. All arms of the start then use it, which favours those that it was chosen for.
+# people. All arms of the start then use it, which favours those that it was chosen for; and arms
+# that add images have the augmentation of the best arm of real images alone.
 SETTINGS: dict[str, dict[str, Any]] = {
     "as configured": {},
     "half the rate": {"recognize.learning_rate": 5e-4},
@@ -46,6 +53,25 @@ CHOOSERS = {
     "random": REAL_ONLY,
     "general": tuple(arm for arm in EQUAL_INFORMATION if arm != "real_general"),  # Not trained.
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """How the recognisers of a start train.
+
+    Attributes:
+        setting: name in SETTINGS.
+        augmentation: of arms that add images, as of config.recognize.augmentation.
+    """
+
+    setting: str
+    augmentation: str
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Config fields and their values."""
+        return SETTINGS[self.setting] | {"recognize.augmentation": self.augmentation}
+
 
 # One change each, at two images an identity and a random start, for these arms.
 VARIED_ARMS = ("real", "real_reinforced", "real_reinforced_selected")
@@ -198,7 +224,7 @@ def choosing_cells(target: Target, data: str) -> list[dict[str, Any]]:
 
 
 def cells(
-    target: Target, data: str, seeds: int, settings: Mapping[str, str]
+    target: Target, data: str, seeds: int, choices: Mapping[str, Choice]
 ) -> list[dict[str, Any]]:
     """Returns the changes of each cell of a target.
 
@@ -206,7 +232,7 @@ def cells(
         target: the target.
         data: folder that holds its data sets.
         seeds: number of seeds.
-        settings: start -> name of the recognisers' settings.
+        choices: how the recognisers of each start train.
     """
     common, made = _common(target, data), []
     # All seeds of a number of images, so that a claim is decided before the next is looked at.
@@ -215,14 +241,14 @@ def cells(
             for start, arms in STARTS.items():
                 fields = {"split.train_images": images, "recognize.start": start}
                 fields |= {"recognize.arms": arms, "recognize.random_start": ()}
-                fields |= SETTINGS[settings[start]]
+                fields |= choices[start].fields
                 made.append({"name": title(images, start), "seed": seed, **common, **fields})
     # Claims come first: what explains them is of no use before they are decided.
     for seed in range(seeds):
         for name in target.variations:
             fields = {"split.train_images": 2, "recognize.start": "random"}
             fields |= {"recognize.arms": VARIED_ARMS, "recognize.random_start": ()}
-            fields |= SETTINGS[settings["random"]]
+            fields |= choices["random"].fields
             made.append({"name": name, "seed": seed, **common, **fields, **VARIATIONS[name]})
     return made
 

@@ -9,7 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from study.design import CHOOSERS, MEASURES, Comparison, Target, chooser
+from study.design import (
+    AUGMENTATIONS,
+    CHOOSERS,
+    MEASURES,
+    Choice,
+    Comparison,
+    Target,
+    chooser,
+)
 from study.paired import Difference, paired_difference, person_means
 
 
@@ -35,29 +43,38 @@ class Runs:
         return dict(sorted(chosen, key=lambda pair: pair[0]))
 
 
-def choose(runs: Runs, target: Target) -> dict[str, str]:
-    """Returns the settings by which the best arm without synthetic images does best.
+def choose(runs: Runs, target: Target) -> dict[str, Choice]:
+    """Returns for each start how its recognisers train.
 
     Args:
         runs: of the cells by which a target's settings are chosen; all are complete.
         target: the target.
 
     Returns:
-        start -> name of the settings; the first of equally good ones.
+        start -> the setting by which the best arm without synthetic images does best, and the
+        augmentation of the best arm of real images alone by it; the first of equally good ones.
     """
-    return {
-        start: max(target.settings, key=lambda name: best_mean(runs, start, name))
-        for start in CHOOSERS
-    }
+    choices = {}
+    for start in CHOOSERS:
+        setting = max(target.settings, key=lambda name: best_mean(runs, start, name))
+        means = arm_means(runs, start, setting)
+        best = max(AUGMENTATIONS, key=lambda arm: means[arm])
+        choices[start] = Choice(setting, AUGMENTATIONS[best])
+    return choices
 
 
 def best_mean(runs: Runs, start: str, setting: str) -> float:
     """Returns the mean of the measures, of the arm for which it is highest."""
+    return max(arm_means(runs, start, setting).values())
+
+
+def arm_means(runs: Runs, start: str, setting: str) -> dict[str, float]:
+    """Returns each arm's mean of the measures."""
     (run,) = runs.named(chooser(start, setting)).values()
-    return max(
-        float(np.mean([mean_of(run, arm, measure) for measure in MEASURES]))
+    return {
+        arm: float(np.mean([mean_of(run, arm, measure) for measure in MEASURES]))
         for arm in CHOOSERS[start]
-    )
+    }
 
 
 def decide(

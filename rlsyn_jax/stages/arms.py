@@ -25,7 +25,8 @@ class Arm:
         others: whose images it draws besides, as classes beside the target's: "general" people, or
             "novel" ones, who do not exist; "" = nobody's. Their own images stand where synthetic
             ones of the target's people do.
-        augmentation: beside flip and crop: "erasing", "rand_augment" or "affine"; "" = none.
+        augmentation: beside flip and crop: "erasing", "rand_augment" or "affine"; "" = that of
+            config.recognize.augmentation for arms with others' or synthetic images, else none.
         selects: synthetic images by dynamic selection.
         trains: False = the start is measured as it is.
     """
@@ -68,6 +69,13 @@ def mixture_of(config: ConfigDict, arm: str) -> Mixture:
         return Mixture(real=0, candidates=total, kept=total)
     drawn = recognize.candidates_per_identity if settings.selects else synthetic
     return Mixture(total - synthetic, drawn, synthetic)
+
+
+def augmentation_of(config: ConfigDict, arm: str) -> str:
+    """Returns what an arm does with images beside flip and crop; "" = nothing."""
+    settings = ARM_SETTINGS[arm]
+    adds_images = settings.synthetic or settings.others
+    return settings.augmentation or (config.recognize.augmentation if adds_images else "")
 
 
 def others_per_batch(config: ConfigDict, arm: str) -> int:

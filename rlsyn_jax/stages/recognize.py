@@ -30,7 +30,13 @@ from rlsyn_jax.recognition.recognizer import (
 )
 from rlsyn_jax.selection.dynamic_selection import DynamicSelection
 from rlsyn_jax.selection.nearest_embedding import select_per_identity
-from rlsyn_jax.stages.arms import ARM_SETTINGS, mixture_of, others_per_batch, start_of
+from rlsyn_jax.stages.arms import (
+    ARM_SETTINGS,
+    augmentation_of,
+    mixture_of,
+    others_per_batch,
+    start_of,
+)
 from rlsyn_jax.stages.extractors import Extractor, embed_images, load_extractor
 from rlsyn_jax.stages.inputs import TARGET_FIELDS, load_target, train_labels
 from rlsyn_jax.stages.latent_space import image_shape
@@ -224,7 +230,7 @@ def _initial_state(
 
 def _augment(config: ConfigDict, arm: str) -> Callable:
     recognize, network = config.recognize, recognizer_network(config)
-    augmentation = ARM_SETTINGS[arm].augmentation
+    augmentation = augmentation_of(config, arm)
 
     def augment(key, images):
         # Before the changes, whose pixels are those that the network sees.

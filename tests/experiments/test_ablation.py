@@ -15,6 +15,7 @@ from study.design import (
     STARTS,
     TARGETS,
     TINY,
+    Choice,
     cells,
     chooser,
     title,
@@ -42,7 +43,7 @@ def write_run(folder, arms, gain, people=20):
 
 def write_settings_runs(folder):
     """CosFace serves random starts, half the rate the joint training of others."""
-    helped = {("random", "CosFace"): "real", ("general", "half the rate"): "real_joint"}
+    helped = {("random", "CosFace"): "real_affine", ("general", "half the rate"): "real_joint"}
     plan = {}
     for start, arms in CHOOSERS.items():
         for setting in SETTINGS:
@@ -82,8 +83,9 @@ def test_claims_hold_where_mean_and_interval_say_so(workdir):
     page = (workdir / "RESULTS.md").read_text()
     assert "### 1 images, random start: 3 seeds" in page and "2 images" not in page
     assert "| real_affine | 33.0  +2.0 (2.0 to 2.0) |" in page
-    assert "- random start: **CosFace** of as configured 30.9; " in page
-    assert "- general start: **half the rate** of as configured 30.9; half the rate 41.0; " in page
+    assert "- random start: **CosFace**, affine, of as configured 30.9; " in page
+    general = "- general start: **half the rate**, no augmentation, of as configured 30.9; "
+    assert f"{general}half the rate 41.0; " in page
 
 
 def test_a_gain_below_the_goal_is_no_claim(workdir):
@@ -96,17 +98,20 @@ def test_a_gain_below_the_goal_is_no_claim(workdir):
 
 
 def test_settings_are_those_of_the_best_arm_without_synthetic_images(workdir):
-    settings = ablation.chosen_settings("lfw", workdir)
-    assert settings == {"random": "CosFace", "general": "half the rate"}
-    for cell in cells(TARGETS["lfw"], "data", 1, settings):
+    choices = ablation.chosen("lfw", workdir)
+    expected = {"random": Choice("CosFace", "affine"), "general": Choice("half the rate", "")}
+    assert choices == expected
+    for cell in cells(TARGETS["lfw"], "data", 1, choices):
         if cell["recognize.start"] == "random":
             assert cell["recognize.loss"] == "cosface" and "recognize.learning_rate" not in cell
+            assert cell["recognize.augmentation"] == "affine"
         else:
             assert cell["recognize.learning_rate"] == 5e-4 and "recognize.loss" not in cell
 
 
 def test_the_sweep_file_gives_the_cells():
-    changes = cells(TARGETS["omniglot"], "/x", 2, dict.fromkeys(STARTS, "as configured"))
+    choices = dict.fromkeys(STARTS, Choice("as configured", ""))
+    changes = cells(TARGETS["omniglot"], "/x", 2, choices)
     scope: dict = {}
     exec(ablation.sweep_file(TARGETS["omniglot"], changes), scope)
     assert scope["get_hyper"](None) == changes

@@ -7,6 +7,7 @@ from study.design import (
     COMPARISONS,
     STARTS,
     TARGETS,
+    Choice,
     cells,
     choosing_cells,
 )
@@ -17,8 +18,8 @@ from sweeping.python_files import load_base
 @pytest.mark.parametrize("name", TARGETS)
 def test_every_cell_is_valid(name):
     _, base = load_base(TARGETS[name].base)
-    settings = dict.fromkeys(STARTS, "CosFace")
-    changes = [*choosing_cells(TARGETS[name], "data"), *cells(TARGETS[name], "data", 1, settings)]
+    choices = dict.fromkeys(STARTS, Choice("CosFace", "affine"))
+    changes = [*choosing_cells(TARGETS[name], "data"), *cells(TARGETS[name], "data", 1, choices)]
     for cell, changed in zip(cell_names(changes), changes):
         changed_config(base, changed, cell)
 

@@ -8,7 +8,13 @@ import pytest
 
 from rlsyn_jax.config import ARMS, ConfigError, default_config, validate
 from rlsyn_jax.data.synthetic_writer import read_manifest
-from rlsyn_jax.stages.arms import ARM_SETTINGS, mixture_of, others_per_batch, start_of
+from rlsyn_jax.stages.arms import (
+    ARM_SETTINGS,
+    augmentation_of,
+    mixture_of,
+    others_per_batch,
+    start_of,
+)
 from rlsyn_jax.stages.recognition_panel import ARM_TITLES
 from rlsyn_jax.training.checkpoints import restore_params
 
@@ -40,6 +46,20 @@ def test_every_arm_trains_on_as_many_images():
         assert (mixture.kept < mixture.candidates) == arm.endswith("_selected")
         with_others = arm.startswith("real_joint") or arm == "real_novel"
         assert others_per_batch(config, arm) == (6 if with_others else 0)
+
+
+def test_images_that_are_added_are_changed_as_the_config_says():
+    config = default_config()
+    assert not augmentation_of(config, "real_reinforced")
+    config.recognize.augmentation = "affine"
+    validate(config)
+    for arm in ARMS:
+        expected = {"real_erasing": "erasing", "real_rand_augment": "rand_augment"}.get(
+            arm, "affine"
+        )
+        if arm in ("real", "real_scratch", "real_general"):
+            expected = ""
+        assert augmentation_of(config, arm) == expected
 
 
 @pytest.mark.parametrize(
