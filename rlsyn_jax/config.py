@@ -317,8 +317,8 @@ def default_config() -> ConfigDict:
     # Of all arms, and of the extractors.
     config.recognize.crop_padding = 2  # Pixels.
     config.recognize.flip = True
-    # Of arms with synthetic or others' images, after flip and crop: erasing | rand_augment | affine,
-    # "" = none. Set as the best arm of real images has it, arms differ by their images alone.
+    # Of arms with synthetic or others' images, after flip and crop: erasing | rand_augment |
+    # affine; "" = none. Set as the best arm of real images has it, arms differ by images alone.
     config.recognize.augmentation = ""
     config.recognize.erasing_probability = 0.5  # Of Random Erasing.
     # Of RandAugment (arXiv 1909.13719).
