@@ -19,9 +19,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 from jax.typing import ArrayLike
 
+from rlsyn_jax.selection.unit_rows import checked_pair, place_unit_rows, unit_rows
 from rlsyn_jax.training.meshes import batch_sharding, make_mesh, place, replicated
 
 _FULL_PRECISION = jax.lax.Precision.HIGHEST
@@ -31,7 +32,6 @@ _BATCH = PartitionSpec(("data", "fsdp"))
 # those around the highest are read once more, from all over the block.
 _REAL_BLOCK = 512
 _PART = 8
-_NORMALISED_ROWS = 65536  # Made unit length at a time.
 _GROUP_ELEMENTS = 2**25  # Numbers of the embeddings of identities that are picked from together.
 
 
@@ -68,7 +68,7 @@ def select(
             `trade_off` or `block_size` out of range.
     """
     _check_settings(num_selected, trade_off, block_size)
-    synthetic, real = _checked_pair(synthetic, real)
+    synthetic, real = checked_pair(synthetic, real)
     num_synthetic = len(synthetic)
     if num_selected > num_synthetic:
         raise ValueError(
@@ -79,8 +79,8 @@ def select(
     rows, block = _padded_length(num_synthetic, block_size, mesh)
     pick = _pick_over_devices(mesh, int(num_selected), block)
     picked = pick(
-        _place_unit_rows(synthetic, rows, mesh),
-        place(_unit_rows(real), replicated(mesh)),
+        place_unit_rows(synthetic, rows, mesh),
+        place(unit_rows(real), replicated(mesh)),
         num_synthetic,
         trade_off,
     )
@@ -111,12 +111,12 @@ def nearest_real(
             below 1.
     """
     _check_settings(1, 0.0, block_size)
-    synthetic, real = _checked_pair(synthetic, real)
+    synthetic, real = checked_pair(synthetic, real)
     mesh = _mesh(mesh)
     rows, block = _padded_length(len(synthetic), block_size, mesh)
     cosine, index = _search_over_devices(mesh, block)(
-        _place_unit_rows(synthetic, rows, mesh),
-        place(_unit_rows(real), replicated(mesh)),
+        place_unit_rows(synthetic, rows, mesh),
+        place(unit_rows(real), replicated(mesh)),
     )
     return np.asarray(cosine)[: len(synthetic)], np.asarray(index)[: len(synthetic)]
 
@@ -156,7 +156,7 @@ def select_per_identity(
             candidates but no real embedding.
     """
     _check_settings(num_selected, trade_off, block_size)
-    synthetic, real = _checked_pair(synthetic, real)
+    synthetic, real = checked_pair(synthetic, real)
     synthetic_identities = _identities("synthetic_identities", synthetic_identities, len(synthetic))
     real_identities = _identities("real_identities", real_identities, len(real))
     missing = np.setdiff1d(synthetic_identities, real_identities)
@@ -402,7 +402,7 @@ def _stacked(
     stacked = np.zeros((number, size, embeddings.shape[1]), np.float32)
     for row, identity in enumerate(identities):
         own = rows[identity]
-        stacked[row, : len(own)] = _unit_rows(embeddings[own])
+        stacked[row, : len(own)] = unit_rows(embeddings[own])
         stacked[row, len(own) :] = stacked[row, 0]
     return stacked
 
@@ -423,88 +423,6 @@ def _identities(name: str, identities: ArrayLike, num_rows: int) -> np.ndarray:
             f"{num_rows} integers, one per embedding"
         )
     return identities
-
-
-def _checked_pair(synthetic: ArrayLike, real: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Both sets of embeddings as they came, or a ValueError where they cannot be compared."""
-    synthetic, real = np.asarray(synthetic), np.asarray(real)
-    for name, embeddings in (("synthetic", synthetic), ("real", real)):
-        _check_rows(name, embeddings)
-    if synthetic.shape[1] != real.shape[1]:
-        raise ValueError(
-            f"synthetic embeddings have width {synthetic.shape[1]}, real ones {real.shape[1]}; "
-            "both must come from the same feature extractor"
-        )
-    return synthetic, real
-
-
-def _check_rows(name: str, embeddings: np.ndarray) -> None:
-    """Raise a ValueError unless embeddings are [n, d] and have directions."""
-    if embeddings.ndim != 2 or 0 in embeddings.shape:
-        raise ValueError(
-            f"{name} has shape {embeddings.shape}; it must be [rows, width] with at least one row "
-            "and a width of at least 1"
-        )
-    unusable = []
-    for start in range(0, len(embeddings), _NORMALISED_ROWS):
-        rows = _floats(embeddings[start : start + _NORMALISED_ROWS])
-        extreme = np.flatnonzero(~_is_ordinary(_squares(rows)))
-        largest = np.abs(rows[extreme]).max(axis=1)
-        unusable.extend(start + extreme[~np.isfinite(largest) | (largest == 0)])
-    if unusable:
-        raise ValueError(
-            f"{name} has {len(unusable)} rows that are zero or not finite, the first being row "
-            f"{unusable[0]}; every embedding must be finite and have a direction"
-        )
-
-
-def _place_unit_rows(embeddings: np.ndarray, num_rows: int, mesh: Mesh) -> jax.Array:
-    """Unit rows, padded by zeros to `num_rows`, split over a mesh; no host copy of all is left."""
-
-    def part(index):
-        start, stop, _ = index[0].indices(num_rows)
-        return _unit_rows(embeddings[start:stop], stop - start)
-
-    shape = num_rows, embeddings.shape[1]
-    return jax.make_array_from_callback(shape, NamedSharding(mesh, _BATCH), part)
-
-
-def _unit_rows(embeddings: np.ndarray, num_rows: int | None = None) -> np.ndarray:
-    """Embeddings [n, d] divided by their lengths in float32, padded by zeros to `num_rows`."""
-    num_rows = len(embeddings) if num_rows is None else num_rows
-    unit = np.zeros((num_rows, embeddings.shape[1]), np.float32)
-    for start in range(0, len(embeddings), _NORMALISED_ROWS):
-        rows = _floats(embeddings[start : start + _NORMALISED_ROWS])
-        squares = _squares(rows)
-        extreme = np.flatnonzero(~_is_ordinary(squares))
-        if len(extreme):
-            # Divided by their largest number, so that no square overflows or vanishes.
-            rows = rows.copy()
-            rows[extreme] /= np.abs(rows[extreme]).max(axis=1, keepdims=True)
-            squares[extreme] = _squares(rows[extreme])
-        np.divide(
-            rows,
-            np.sqrt(squares)[:, None],
-            out=unit[start : start + len(rows)],
-            casting="same_kind",
-        )
-    return unit
-
-
-def _squares(rows: np.ndarray) -> np.ndarray:
-    """Squared lengths [n] of rows [n, d]; infinite where they overflow."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return np.einsum("nd,nd->n", rows, rows)
-
-
-def _is_ordinary(squares: np.ndarray) -> np.ndarray:
-    """Whether squared lengths lie where float32 holds them, and their numbers, in full."""
-    return (squares > 1e-20) & (squares < 1e30)
-
-
-def _floats(rows: np.ndarray) -> np.ndarray:
-    """Rows in float32, or in float64 where they are."""
-    return rows if rows.dtype == np.float64 else rows.astype(np.float32, copy=False)
 
 
 def _check_settings(num_selected: int, trade_off: float, block_size: int) -> None:
