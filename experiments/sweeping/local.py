@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import os
 import signal
 import subprocess
 import time
@@ -26,13 +27,24 @@ class Interrupted(Exception):
     """The sweep was asked to end; its runs have saved what they had."""
 
 
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """What one of the runs at a time may use: CUDA_VISIBLE_DEVICES, and processor cores.
+
+    Runs that share cores hold each other up: each would have as many threads as there are cores.
+    """
+
+    devices: str = ""
+    cores: frozenset[int] = frozenset()
+
+
 @dataclasses.dataclass
 class _Running:
-    """A job that has been started: what it may see, since when, and signals it has had."""
+    """A job that has been started: where, since when, and signals it has had."""
 
     job: Job
     process: subprocess.Popen
-    devices: str
+    place: _Place
     started: float
     signals: int = 0
 
@@ -47,10 +59,11 @@ class LocalRuns:
             plan: of the sweep.
             sweep_dir: its absolute folder.
             parallel: jobs at a time.
-            devices: CUDA_VISIBLE_DEVICES of each of them; () = all see everything.
+            devices: CUDA_VISIBLE_DEVICES of each of them; () = all see everything, and each has its
+                share of the processor's cores where there are as many.
         """
         self._plan, self._dir = plan, sweep_dir
-        self._free = list(devices or [""] * parallel)
+        self._free = [_Place(devices=seen) for seen in devices] or _share_cores(parallel)
         self._parallel = len(self._free)
         self._waiting = list(plan.jobs)
         self._running: list[_Running] = []
@@ -119,18 +132,21 @@ class LocalRuns:
                 if is_complete(self._dir, job):
                     self._done.append(job)
                     continue
-                devices = self._free.pop(0)
-                process = start_job(
-                    self._plan.base,
-                    self._dir,
-                    job,
-                    environment={"CUDA_VISIBLE_DEVICES": devices} if devices else {},
-                    # Not by the terminal's own signals: they come from here, once.
-                    start_new_session=True,
-                    # A sweep that is killed leaves runs, which keep the lock until they end.
-                    pass_fds=(lock,),
-                )
-                self._running.append(_Running(job, process, devices, time.monotonic()))
+                place = self._free.pop(0)
+                with _on_cores(place.cores):
+                    process = start_job(
+                        self._plan.base,
+                        self._dir,
+                        job,
+                        environment={"CUDA_VISIBLE_DEVICES": place.devices}
+                        if place.devices
+                        else {},
+                        # Not by the terminal's own signals: they come from here, once.
+                        start_new_session=True,
+                        # A sweep that is killed leaves runs, which keep the lock until they end.
+                        pass_fds=(lock,),
+                    )
+                self._running.append(_Running(job, process, place, time.monotonic()))
                 self._say(f"{job.name}: {', '.join(job.stages)}")
 
     def _collect(self) -> None:
@@ -140,7 +156,7 @@ class LocalRuns:
             if code is None:
                 continue
             self._running.remove(running)
-            self._free.append(running.devices)
+            self._free.append(running.place)
             if code == 0:
                 self._done.append(job)
             elif code in (_STOPPED, -signal.SIGTERM):
@@ -179,6 +195,28 @@ class LocalRuns:
     @staticmethod
     def _say(text: str) -> None:
         print(text, flush=True)
+
+
+def _share_cores(parallel: int) -> list[_Place]:
+    """Returns a place for each run at a time, with cores of its own where there are enough."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
+    if not 1 < parallel <= len(cores):
+        return [_Place()] * parallel
+    return [_Place(cores=frozenset(cores[number::parallel])) for number in range(parallel)]
+
+
+@contextlib.contextmanager
+def _on_cores(cores: frozenset[int]) -> Iterator[None]:
+    """Keeps this thread, and what it starts, on some cores; none = where it is."""
+    if not cores:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 @contextlib.contextmanager

@@ -21,7 +21,8 @@ import json, os, pathlib, signal, sys, time
 name, workdir, fingerprints, what = sys.argv[1:]
 place = pathlib.Path(workdir)
 events = open(place.parents[1] / "events", "a", buffering=1)
-events.write(f"begin {name} {os.environ.get('CUDA_VISIBLE_DEVICES', '')}\\n")
+cores = "" if what != "tells cores" else ",".join(map(str, sorted(os.sched_getaffinity(0))))
+events.write(f"begin {name} {os.environ.get('CUDA_VISIBLE_DEVICES', '')}{cores}\\n")
 def stop(number, frame):
     events.write(f"stopped {name}\\n")
     sys.exit(143)
@@ -133,6 +134,17 @@ def test_each_place_sees_its_own_devices(runs, tmp_path):
     runs([job(name) for name in "abcd"], devices=["0,1", "2,3"]).run()
     shown = [line[2] for line in events(tmp_path) if line[0] == "begin"]
     assert sorted(shown) == ["0,1", "0,1", "2,3", "2,3"]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores cannot be shared out")
+@pytest.mark.parametrize("parallel", [1, 2, 1000])
+def test_runs_at_a_time_share_the_cores(runs, tmp_path, parallel):
+    cores = sorted(os.sched_getaffinity(0))
+    jobs = [job(name) for name in "abcd"]
+    runs(jobs, {name: "tells cores" for name in "abcd"}, parallel=parallel).run()
+    shown = {line[2] for line in events(tmp_path) if line[0] == "begin"}
+    shares = [cores] if parallel != 2 or len(cores) < 2 else [cores[::2], cores[1::2]]
+    assert shown == {",".join(map(str, share)) for share in shares}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
