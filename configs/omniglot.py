@@ -36,10 +36,10 @@ def get_config(target="small2"):
     config.pretrain.batch_size = 16
     config.pretrain.warmup_steps = 200
     config.extractor.steps = 600
-    # Of two images a character, nothing else drew it as often right (experiments/LOG.md).
+    # Chosen by how often the right character is drawn (experiments/LOG.md).
     config.adapt.class_rows = "embedding"
     config.adapt.learning_rate = 2e-4
-    config.adapt.steps = 600
+    config.adapt.steps = 400
     config.adapt.batch_size = 16
     config.adapt.warmup_steps = 20
     config.adapt.ema_decay = 0.98

@@ -44,15 +44,16 @@ def main(arguments: list[str]) -> None:
     """Runs what is not complete, and writes what was found."""
     options = parse(arguments)
     workdir = options.workdir.absolute()
-    data = str(options.data.absolute())
+    data, cache = str(options.data.absolute()), str(workdir / "priors")
     failed = []
     for name in options.targets if not options.gather else ():
         target, choosing = _TARGETS[name], workdir / f"{name}_settings"
-        if not sweep(choosing, target, choosing_cells(target, data), options):
+        if not sweep(choosing, target, choosing_cells(target, data, cache), options):
             failed.append(f"{name} (settings)")
             continue
         choices = chosen(name, workdir)
-        if not sweep(workdir / name, target, cells(target, data, options.seeds, choices), options):
+        made = cells(target, data, cache, options.seeds, choices)
+        if not sweep(workdir / name, target, made, options):
             failed.append(name)
     claims, lines = [], ["# Results", ""]
     for name in options.targets:
@@ -88,9 +89,19 @@ def sweep_file(target: Target, changes: list[dict]) -> str:
 
 
 def chosen(name: str, workdir: Path) -> dict[str, Choice]:
-    """Returns for each start how recognisers train, by the runs that tried it."""
+    """Returns for each start how recognisers train, by the runs that tried it.
+
+    Raises:
+        LookupError: they are not complete.
+    """
+    return choose(tried_settings(name, workdir), _TARGETS[name])
+
+
+def tried_settings(name: str, workdir: Path) -> Runs:
+    """Returns the runs that tried a target's settings, as far as they are there."""
     folder = workdir / f"{name}_settings"
-    return choose(Runs(read_plan(folder).cells, folder), _TARGETS[name])
+    planned = (folder / "sweep.json").exists()
+    return Runs(read_plan(folder).cells if planned else {}, folder)
 
 
 def compare(name: str, runs: Runs, options: argparse.Namespace) -> Iterator[dict]:
@@ -118,15 +129,15 @@ def compare(name: str, runs: Runs, options: argparse.Namespace) -> Iterator[dict
 def tables(name: str, plan: Plan, runs: Runs, workdir: Path) -> Iterator[str]:
     """Yields the lines of a target's tables."""
     yield f"## {name}: {plan.title}"
-    yield from (
-        "",
-        "Settings of recognisers, by the best arm without synthetic images on validation",
-    )
-    yield "people (mean of the measures):"
-    yield ""
-    folder = workdir / f"{name}_settings"
-    tried = Runs(read_plan(folder).cells, folder)
-    for start, choice in choose(tried, _TARGETS[name]).items():
+    tried = tried_settings(name, workdir)
+    try:
+        choices = choose(tried, _TARGETS[name])
+    except LookupError as error:
+        yield from ("", f"Recogniser settings are not known: {error}.")
+        return
+    yield from ("", "Recognisers' settings, chosen by the best arm without synthetic images on")
+    yield from ("validation people (mean of the measures):", "")
+    for start, choice in choices.items():
         means = (
             f"{setting} {100 * best_mean(tried, start, setting):.1f}"
             for setting in _TARGETS[name].settings
@@ -135,19 +146,20 @@ def tables(name: str, plan: Plan, runs: Runs, workdir: Path) -> Iterator[str]:
         yield f"- {start} start: **{choice.setting}**, {augmentation}, of {'; '.join(means)}"
     for images in sorted(_TARGETS[name].images):
         for start in STARTS:
-            cell = title(images, start)
-            yield from _table(cell, [*runs.named(cell).values()])
+            cell, baseline = title(images, start), choices[start].baseline
+            yield from _table(cell, [*runs.named(cell).values()], baseline)
     for change in _TARGETS[name].variations:
-        yield from _table(f"2 images, random start, {change}", [*runs.named(change).values()])
+        found, baseline = [*runs.named(change).values()], choices["random"].baseline
+        yield from _table(f"2 images, random start, {change}", found, baseline)
 
 
-def _table(heading: str, runs: list[dict]) -> Iterator[str]:
+def _table(heading: str, runs: list[dict], baseline: str) -> Iterator[str]:
     if not runs:
         return
     yield from ("", f"### {heading}: {len(runs)} seeds", "")
-    yield f"| arm | {' | '.join(MEASURES.values())} |"
+    yield f"| arm, and change to {baseline} | {' | '.join(MEASURES.values())} |"
     yield "| --- |" + " --- |" * len(MEASURES)
-    for arm, texts in arm_rows(runs, "real"):
+    for arm, texts in arm_rows(runs, baseline):
         yield f"| {arm} | {' | '.join(texts[measure] for measure in MEASURES)} |"
 
 

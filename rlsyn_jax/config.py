@@ -65,7 +65,7 @@ def default_config() -> ConfigDict:
     config.split.train_images = 3  # Real training images an identity; 0 = all that are left.
     config.split.closed_images = 3  # Other images of the trained people, kept for testing.
     # test | validation: for choosing settings, who and what trains is divided once more, by the
-    # same fields, and nobody looks at what tests.
+    # same fields, and nobody looks at what this seed tests.
     config.split.measures = "test"
 
     # The latent space that the generator works in.

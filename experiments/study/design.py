@@ -40,8 +40,9 @@ STARTS = {
 
 # Recognisers' settings of which one is chosen for each start before anything else runs: the one by
 # which the best arm without synthetic images does best, at two images an identity, on validation
-# people. All arms of the start then use it, which favours those that it was chosen for; and arms
-# that add images have the augmentation of the best arm of real images alone.
+# people of the first seed (other seeds may test on some of them). All arms of the start then use
+# it, which favours those that it was chosen for. Arms that add images have an augmentation besides:
+# that of the best arm of real images alone, or the one that serves joint training best.
 SETTINGS: dict[str, dict[str, Any]] = {
     "as configured": {},
     "half the rate": {"recognize.learning_rate": 5e-4},
@@ -53,6 +54,8 @@ CHOOSERS = {
     "random": REAL_ONLY,
     "general": tuple(arm for arm in EQUAL_INFORMATION if arm != "real_general"),  # Not trained.
 }
+# The arm that tries the augmentations of a start one after the other.
+AUGMENTED = {"general": "real_joint"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +69,11 @@ class Choice:
 
     setting: str
     augmentation: str
+
+    @property
+    def baseline(self) -> str:
+        """The arm of real images alone that has the augmentation."""
+        return next(arm for arm, name in AUGMENTATIONS.items() if name == self.augmentation)
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -199,42 +207,51 @@ COMPARISONS = (
 )
 
 
-def choosing_cells(target: Target, data: str) -> list[dict[str, Any]]:
+def choosing_cells(target: Target, data: str, cache: str) -> list[dict[str, Any]]:
     """Returns the changes of each cell by which a target's settings are chosen.
 
     Args:
         target: the target.
         data: folder that holds its data sets.
+        cache: folder where priors are kept.
     """
     # Nothing is generated that anybody looks at.
-    short = {"adapt.steps": 1, "reinforce.iterations": 1, "synthesize.images": 1}
-    fields = {
-        "split.measures": "validation",
-        "split.train_images": 2,
-        "privacy.attacks": (),
-        **short,
-    }
-    return [
-        {"name": chooser(start, name), "seed": 0, **_common(target, data), **fields}
-        | {"recognize.start": start, "recognize.arms": arms, "recognize.random_start": ()}
-        | SETTINGS[name]
-        for start, arms in CHOOSERS.items()
-        for name in target.settings
-    ]
+    fields = {"adapt.steps": 1, "reinforce.iterations": 1, "synthesize.images": 1}
+    fields |= {"privacy.attacks": (), "split.measures": "validation", "split.train_images": 2}
+    fields |= {"recognize.random_start": (), "seed": 0, **_common(target, data, cache)}
+    made = []
+    for start, arms in CHOOSERS.items():
+        fields |= {"recognize.start": start, "recognize.arms": arms}
+        made += [
+            {"name": chooser(start, name), **fields, **SETTINGS[name]} for name in target.settings
+        ]
+    for start, arm in AUGMENTED.items():
+        fields |= {"recognize.start": start, "recognize.arms": (arm,)}
+        made += [
+            {
+                "name": augmenter(start, name),
+                **fields,
+                "recognize.augmentation": name,
+            }
+            for name in AUGMENTATIONS.values()
+            if name
+        ]
+    return made
 
 
 def cells(
-    target: Target, data: str, seeds: int, choices: Mapping[str, Choice]
+    target: Target, data: str, cache: str, seeds: int, choices: Mapping[str, Choice]
 ) -> list[dict[str, Any]]:
     """Returns the changes of each cell of a target.
 
     Args:
         target: the target.
         data: folder that holds its data sets.
+        cache: folder where priors are kept.
         seeds: number of seeds.
         choices: how the recognisers of each start train.
     """
-    common, made = _common(target, data), []
+    common, made = _common(target, data, cache), []
     # All seeds of a number of images, so that a claim is decided before the next is looked at.
     for images in target.images:
         for seed in range(seeds):
@@ -247,14 +264,15 @@ def cells(
     for seed in range(seeds):
         for name in target.variations:
             fields = {"split.train_images": 2, "recognize.start": "random"}
-            fields |= {"recognize.arms": VARIED_ARMS, "recognize.random_start": ()}
+            arms = tuple(dict.fromkeys((*VARIED_ARMS, choices["random"].baseline)))
+            fields |= {"recognize.arms": arms, "recognize.random_start": ()}
             fields |= choices["random"].fields
             made.append({"name": name, "seed": seed, **common, **fields, **VARIATIONS[name]})
     return made
 
 
-def _common(target: Target, data: str) -> dict[str, Any]:
-    common: dict[str, Any] = {"recognize.seeds": 1}
+def _common(target: Target, data: str, cache: str) -> dict[str, Any]:
+    common: dict[str, Any] = {"recognize.seeds": 1, "pretrain.cache": cache}
     if target.data:
         common["data.path"] = f"{data}/{target.data}"
         common["general_data.path"] = f"{data}/{target.general}"
@@ -266,6 +284,11 @@ def _common(target: Target, data: str) -> dict[str, Any]:
 def chooser(start: str, setting: str) -> str:
     """Returns the name of the cell that tries a setting."""
     return f"{start} start, {setting}"
+
+
+def augmenter(start: str, augmentation: str) -> str:
+    """Returns the name of the cell that tries an augmentation of an arm that adds images."""
+    return f"{start} start, {AUGMENTED[start]}, {augmentation}"
 
 
 def title(images: int, start: str) -> str:

@@ -11,11 +11,13 @@ import numpy as np
 
 from study.design import (
     AUGMENTATIONS,
+    AUGMENTED,
     CHOOSERS,
     MEASURES,
     Choice,
     Comparison,
     Target,
+    augmenter,
     chooser,
 )
 from study.paired import Difference, paired_difference, person_means
@@ -47,33 +49,51 @@ def choose(runs: Runs, target: Target) -> dict[str, Choice]:
     """Returns for each start how its recognisers train.
 
     Args:
-        runs: of the cells by which a target's settings are chosen; all are complete.
+        runs: of the cells by which a target's settings are chosen.
         target: the target.
 
     Returns:
         start -> the setting by which the best arm without synthetic images does best, and the
-        augmentation of the best arm of real images alone by it; the first of equally good ones.
+        augmentation by which the arm of design.AUGMENTED does best as it is configured, or else
+        an arm of real images alone by that setting; the first of equally good ones.
+
+    Raises:
+        LookupError: not all of the runs are complete.
     """
     choices = {}
     for start in CHOOSERS:
         setting = max(target.settings, key=lambda name: best_mean(runs, start, name))
-        means = arm_means(runs, start, setting)
-        best = max(AUGMENTATIONS, key=lambda arm: means[arm])
-        choices[start] = Choice(setting, AUGMENTATIONS[best])
+        means = arm_means(runs, chooser(start, setting))
+        by_augmentation = {name: means[arm] for arm, name in AUGMENTATIONS.items()}
+        if start in AUGMENTED:
+            arm, first = AUGMENTED[start], target.settings[0]
+            by_augmentation = {
+                name: arm_means(runs, augmenter(start, name) if name else chooser(start, first))[
+                    arm
+                ]
+                for name in AUGMENTATIONS.values()
+            }
+        choices[start] = Choice(setting, max(by_augmentation, key=by_augmentation.get))
     return choices
 
 
 def best_mean(runs: Runs, start: str, setting: str) -> float:
     """Returns the mean of the measures, of the arm for which it is highest."""
-    return max(arm_means(runs, start, setting).values())
+    return max(arm_means(runs, chooser(start, setting)).values())
 
 
-def arm_means(runs: Runs, start: str, setting: str) -> dict[str, float]:
-    """Returns each arm's mean of the measures."""
-    (run,) = runs.named(chooser(start, setting)).values()
+def arm_means(runs: Runs, name: str) -> dict[str, float]:
+    """Returns the mean of the measures of each arm of the one run of a cell's name.
+
+    Raises:
+        LookupError: it is not complete.
+    """
+    found = [*runs.named(name).values()]
+    if not found:
+        raise LookupError(f"the run {name!r} is not complete")
     return {
-        arm: float(np.mean([mean_of(run, arm, measure) for measure in MEASURES]))
-        for arm in CHOOSERS[start]
+        arm: float(np.mean([mean_of(found[0], arm, measure) for measure in MEASURES]))
+        for arm in found[0]["arms"]
     }
 
 

@@ -120,6 +120,9 @@ class LocalRuns:
     def _start(self, made_before: dict[str, Path], lock: int) -> None:
         """Starts what can run, and settles what need not or cannot."""
         done = {job.name for job in self._done}
+        ready = [job for job in self._waiting if done.issuperset(job.after)]
+        # What all others wait for need not leave cores to anybody.
+        alone = len(ready) == 1 and not self._running
         for job in list(self._waiting):
             broken = [name for name in job.after if name in self.failures]
             if broken:
@@ -133,7 +136,7 @@ class LocalRuns:
                     self._done.append(job)
                     continue
                 place = self._free.pop(0)
-                with _on_cores(place.cores):
+                with _on_cores(frozenset() if alone else place.cores):
                     process = start_job(
                         self._plan.base,
                         self._dir,

@@ -55,6 +55,7 @@ def split_dataset(
     train_images_per_identity: int,
     closed_images_per_identity: int,
     seed: int,
+    train_first: bool = False,
 ) -> Splits:
     """Divide a data set into training, closed-set and open-set images.
 
@@ -74,6 +75,8 @@ def split_dataset(
         closed_images_per_identity: images of each training identity kept for the closed set, as
             far as one image is left to train on; 0 keeps none.
         seed: 0 or more; decides every choice.
+        train_first: where an identity has too few images for both, training has as many as asked
+            for, and the closed set at least one; otherwise it is the other way round.
 
     Returns:
         The sets of indices, each in ascending order.
@@ -112,7 +115,10 @@ def split_dataset(
     for identity in train_identities:
         indices = _shuffled_indices(dataset, identity, seed, _TRAIN)
         indices = indices[trains[indices]]
-        num_closed = min(closed_images_per_identity, len(indices) - 1)
+        most = len(indices) - 1
+        if train_first:
+            most = min(most, max(1, len(indices) - train_images_per_identity))
+        num_closed = min(closed_images_per_identity, most)
         closed_query.extend(indices[:num_closed])
         remaining = indices[num_closed:]
         train.extend(remaining[: train_images_per_identity or None])

@@ -70,29 +70,34 @@ def train_extractors(
             learnt from, and no recogniser starts from general people.
     """
     names = NAMES if general is not None else ("reward", "judge")
-    missing = [name for name in names if not (_folder(workdir, name) / "1").is_dir()]
-    if not missing:
-        return
-    dataset, splits = load_target(config, workdir)
-    target_images, target_labels = train_labels(dataset, splits)
     general = general and in_memory(general)
-    for name in missing:
+    cache = Path(config.pretrain.cache) if config.pretrain.cache else None
+    target = None
+    for name in names:
+        folder = _folder(workdir, name)
         shared = general is not None and not _learns_target(config, name)
-        kept = Path(config.pretrain.cache) / extractor_fingerprint(config, name) / name
-        if shared and config.pretrain.cache and fetch(kept, _folder(workdir, name)):
-            logging.info("extractor %s was trained before, in %s", name, kept)
-            continue
-        if general is None:
-            images, labels = target_images, target_labels
-        else:
-            images, labels = general.images, general.identities
-            if not shared:
-                images = np.concatenate([images, target_images])
-                labels = np.concatenate([labels, general.num_identities + target_labels])
-        _train(config, workdir, name, images, labels, seed=_SEED if shared else config.seed)
-        if shared and config.pretrain.cache:
-            keep(_folder(workdir, name), kept)
-        record.note_time()
+        kept = None
+        if shared and cache is not None:
+            kept = cache / extractor_fingerprint(config, name, general.num_identities) / name
+        if not (folder / "1").is_dir():
+            if kept is not None and fetch(kept, folder):
+                logging.info("extractor %s was trained before, in %s", name, kept)
+                continue
+            if target is None and not shared:
+                dataset, splits = load_target(config, workdir)
+                target = train_labels(dataset, splits)
+            if shared:
+                images, labels = general.images, general.identities
+            elif general is None:
+                images, labels = target
+            else:
+                images = np.concatenate([general.images, target[0]])
+                labels = np.concatenate([general.identities, general.num_identities + target[1]])
+            _train(config, workdir, name, images, labels, seed=_SEED if shared else config.seed)
+            record.note_time()
+        # Also what a run had made that was killed before it was kept.
+        if kept is not None:
+            keep(folder, kept)
 
 
 def in_memory(general: IdentityDataset) -> IdentityDataset:
@@ -150,13 +155,20 @@ def _learns_target(config: ConfigDict, name: str) -> bool:
     return name != "start" and config.extractor.with_target
 
 
-def extractor_fingerprint(config: ConfigDict, name: str) -> str:
-    """Returns the hash of everything that an extractor of general people alone depends on."""
+def extractor_fingerprint(config: ConfigDict, name: str, num_identities: int) -> str:
+    """Returns the hash of everything that an extractor of general people alone depends on.
+
+    Args:
+        config: complete configuration.
+        name: of the extractor.
+        num_identities: people that it learns, as many as memory has room for.
+    """
     data, settings = plain(config.general_data), plain(config.extractor)
     data.pop("cache"), settings.pop("with_target")
     shared = ("recognize.network", "recognize.width", "recognize.crop_padding", "recognize.flip")
     recognize = [field(config, path) for path in (*SHARED_FIELDS, *shared)]
-    return fingerprint([name, data, plain(config.image), settings, recognize, _SEED])
+    learnt = [num_identities, data, plain(config.image)]
+    return fingerprint([name, *learnt, settings, recognize, _SEED])
 
 
 def _train(

@@ -59,7 +59,7 @@ def load_target(config: ConfigDict, workdir: Path) -> tuple[IdentityDataset, Spl
         splits = divide(dataset)
         if config.split.measures == "validation":
             dataset = training_side(dataset, splits)
-            splits = divide(dataset)
+            splits = divide(dataset, train_first=True)
     except ValueError as error:
         raise ConfigError(f"config.data cannot be divided by config.split: {error}") from error
     return dataset, splits

@@ -15,13 +15,24 @@ from rlsyn_jax.training.processes import agreed, barrier, is_primary
 
 
 def fetch(kept: Path, folder: Path) -> bool:
-    """Copies a kept folder into a run, in place of what is there; returns whether it was kept."""
+    """Copies a kept folder into a run, whole or not at all, in place of what is there.
+
+    Args:
+        kept: the folder in the cache.
+        folder: where the run wants it.
+
+    Returns:
+        Whether it was kept.
+
+    Raises:
+        OSError: it cannot be written; says what to do.
+    """
     # Another run may put it there at any moment.
     if not agreed(kept.is_dir()):
         return False
     if is_primary():
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(kept, folder)
+        _copy(kept, folder)
     barrier(f"{folder.name} is copied")
     return True
 
@@ -29,17 +40,30 @@ def fetch(kept: Path, folder: Path) -> bool:
 def keep(folder: Path, kept: Path) -> None:
     """Keeps a copy of a finished folder, whole or not at all; the first process writes it.
 
+    What is kept already stays.
+
+    Args:
+        folder: of the run.
+        kept: the folder in the cache.
+
     Raises:
         OSError: it cannot be written; says what to do.
     """
-    if not is_primary():
-        return
+    if is_primary() and not kept.exists():
+        _copy(folder, kept)
+
+
+def _copy(source: Path, target: Path) -> None:
+    temporary = None
     try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".writing_", dir=kept.parent))
-        shutil.copytree(folder, temporary / kept.name)
-        if not kept.exists():
-            os.replace(temporary / kept.name, kept)
-        shutil.rmtree(temporary, ignore_errors=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".writing_", dir=target.parent))
+        shutil.copytree(source, temporary / "copy")
+        os.replace(temporary / "copy", target)
     except OSError as error:
-        raise storage_error(kept, error) from error
+        # Another run was faster.
+        if not target.is_dir():
+            raise storage_error(target, error) from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)

@@ -30,10 +30,10 @@ def recognizer_network(config: ConfigDict) -> RecognitionNetwork:
 
 
 def extractor_network(config: ConfigDict, name: str) -> RecognitionNetwork:
-    """Returns the network of the extractor "reward", "judge" or "start"."""
+    """Returns the network of the extractor "reward", "judge" or "start", without dropout."""
+    recognize, settings = config.recognize, config.extractor
     if name == "start":
-        return recognizer_network(config)
-    settings = config.extractor
+        return _build(config, recognize.network, recognize.width, 0.0)
     if name == "judge":
         return _build(config, settings.judge_network, settings.judge_width, 0.0)
     return _build(config, settings.network, settings.width, 0.0)

@@ -1,6 +1,7 @@
 """What the study makes of its runs, from written values: claims that hold or do not, and tables."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from study.design import (
     TARGETS,
     TINY,
     Choice,
+    augmenter,
     cells,
     chooser,
     title,
@@ -51,6 +53,10 @@ def write_settings_runs(folder):
             plan[name] = {"name": name, "seed": 0}
             gain = {helped[start, setting]: 0.1} if (start, setting) in helped else {}
             write_run(folder / "cells" / name / "evaluate", arms, gain)
+    for augmentation, gain in (("erasing", -0.1), ("rand_augment", 0.2), ("affine", 0.1)):
+        name = augmenter("general", augmentation)
+        plan[name] = {"name": name, "seed": 0}
+        write_run(folder / "cells" / name / "evaluate", ["real_joint"], {"real_joint": gain})
     write_plan(Plan("base.py", "Faces", plan, []), folder)
 
 
@@ -82,10 +88,18 @@ def test_claims_hold_where_mean_and_interval_say_so(workdir):
     assert found["reinforced against best of N"]["difference"] == pytest.approx(5.0)
     page = (workdir / "RESULTS.md").read_text()
     assert "### 1 images, random start: 3 seeds" in page and "2 images" not in page
-    assert "| real_affine | 33.0  +2.0 (2.0 to 2.0) |" in page
+    assert "| arm, and change to real_affine |" in page and "| real_affine | 33.0 | " in page
+    assert "| real_reinforced_selected | 38.9  +6.0 (6.0 to 6.0) |" in page
     assert "- random start: **CosFace**, affine, of as configured 30.9; " in page
-    general = "- general start: **half the rate**, no augmentation, of as configured 30.9; "
+    general = "- general start: **half the rate**, rand_augment, of as configured 30.9; "
     assert f"{general}half the rate 41.0; " in page
+
+
+def test_results_are_written_where_settings_are_not_known(workdir):
+    shutil.rmtree(workdir / "lfw_settings")
+    ablation.main([f"--workdir={workdir}", "--targets=lfw", "--gather"])
+    assert json.loads((workdir / "results.json").read_text())
+    assert "settings are not known: the run" in (workdir / "RESULTS.md").read_text()
 
 
 def test_a_gain_below_the_goal_is_no_claim(workdir):
@@ -99,19 +113,25 @@ def test_a_gain_below_the_goal_is_no_claim(workdir):
 
 def test_settings_are_those_of_the_best_arm_without_synthetic_images(workdir):
     choices = ablation.chosen("lfw", workdir)
-    expected = {"random": Choice("CosFace", "affine"), "general": Choice("half the rate", "")}
+    expected = {
+        "random": Choice("CosFace", "affine"),
+        "general": Choice("half the rate", "rand_augment"),
+    }
     assert choices == expected
-    for cell in cells(TARGETS["lfw"], "data", 1, choices):
+    for cell in cells(TARGETS["lfw"], "data", "priors", 1, choices):
         if cell["recognize.start"] == "random":
             assert cell["recognize.loss"] == "cosface" and "recognize.learning_rate" not in cell
             assert cell["recognize.augmentation"] == "affine"
         else:
             assert cell["recognize.learning_rate"] == 5e-4 and "recognize.loss" not in cell
+            assert cell["recognize.augmentation"] == "rand_augment"
+        # What is varied is seen beside real images that are changed alike.
+        assert "real_affine" in cell["recognize.arms"]
 
 
 def test_the_sweep_file_gives_the_cells():
     choices = dict.fromkeys(STARTS, Choice("as configured", ""))
-    changes = cells(TARGETS["omniglot"], "/x", 2, choices)
+    changes = cells(TARGETS["omniglot"], "/x", "/priors", 2, choices)
     scope: dict = {}
     exec(ablation.sweep_file(TARGETS["omniglot"], changes), scope)
     assert scope["get_hyper"](None) == changes

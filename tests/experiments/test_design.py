@@ -7,6 +7,7 @@ from study.design import (
     COMPARISONS,
     STARTS,
     TARGETS,
+    TINY,
     Choice,
     cells,
     choosing_cells,
@@ -15,11 +16,13 @@ from sweeping.cells import cell_names, changed_config
 from sweeping.python_files import load_base
 
 
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("name", [*TARGETS, "tiny"])
 def test_every_cell_is_valid(name):
-    _, base = load_base(TARGETS[name].base)
+    target = {**TARGETS, "tiny": TINY}[name]
+    _, base = load_base(target.base)
     choices = dict.fromkeys(STARTS, Choice("CosFace", "affine"))
-    changes = [*choosing_cells(TARGETS[name], "data"), *cells(TARGETS[name], "data", 1, choices)]
+    changes = choosing_cells(target, "data", "priors")
+    changes += cells(target, "data", "priors", 1, choices)
     for cell, changed in zip(cell_names(changes), changes):
         changed_config(base, changed, cell)
 

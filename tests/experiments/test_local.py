@@ -147,6 +147,14 @@ def test_runs_at_a_time_share_the_cores(runs, tmp_path, parallel):
     assert shown == {",".join(map(str, share)) for share in shares}
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores cannot be shared out")
+def test_what_all_others_wait_for_has_all_cores(runs, tmp_path):
+    jobs = shared_by("a", "b")
+    runs(jobs, dict.fromkeys(("start", "a", "b"), "tells cores")).run()
+    shown = {line[1]: line[2] for line in events(tmp_path) if line[0] == "begin"}
+    assert shown["start"] == ",".join(map(str, sorted(os.sched_getaffinity(0))))
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_is_passed_on_once_and_the_same_sweep_goes_on(runs, tmp_path, number):
     def interrupt():

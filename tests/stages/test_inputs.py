@@ -83,6 +83,12 @@ def test_validation_looks_at_training_images_alone(market, tmp_path):
     files = {tested.file_names[i] for i in splits.train}
     assert set(dataset.file_names) == files
     assert len(again.train_identities) == len(again.open_identities) == 3
+    # Training images come first: all have as many as asked for who have one besides.
+    config.split.train_images, config.split.closed_images = 2, 2
+    dataset, again = load_target(config, tmp_path)
+    counts = np.bincount(dataset.identities, minlength=6)[again.train_identities]
+    trained = np.bincount(dataset.identities[again.train], minlength=6)[again.train_identities]
+    np.testing.assert_array_equal(trained, np.minimum(2, np.maximum(counts - 1, 1)))
 
 
 def test_the_general_domain_is_the_training_images_alone(market, tmp_path):

@@ -1,5 +1,7 @@
 """What a run finds in the cache of another one, of another seed or target, and what it does not."""
 
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
@@ -49,11 +51,13 @@ def test_extractors_of_general_people_are_trained_once_for_all_seeds(program, tm
 )
 def test_an_extractor_is_another_where_what_it_learns_from_is(program, field, value, is_another):
     config = program.config()
-    before = [extractor_fingerprint(config, name) for name in NAMES]
+    before = [extractor_fingerprint(config, name, 6) for name in NAMES]
     assert len(set(before)) == 3
     config.update_from_flattened_dict({field: value})
-    after = [extractor_fingerprint(config, name) for name in NAMES]
-    assert all((one != other) == is_another for one, other in zip(before, after))
+    other = extractor_fingerprint(config, "start", 7)
+    after = [extractor_fingerprint(config, name, 6) for name in NAMES]
+    assert all((one != two) == is_another for one, two in zip(before, after))
+    assert other not in after  # With room for more people.
 
 
 def test_a_folder_is_kept_whole_and_replaces_what_is_there(tmp_path):
@@ -69,6 +73,26 @@ def test_a_folder_is_kept_whole_and_replaces_what_is_there(tmp_path):
     (run / "half").write_text("old")
     assert kept_folders.fetch(kept, run)
     assert [path.name for path in run.iterdir()] == ["weights"]
+
+
+def test_a_copy_that_is_interrupted_leaves_nothing(tmp_path, monkeypatch):
+    made, kept, run = tmp_path / "made", tmp_path / "cache" / "model", tmp_path / "run"
+    made.mkdir()
+    (made / "weights").write_text("new")
+    kept_folders.keep(made, kept)
+    with monkeypatch.context() as patch:
+
+        def dies(source, target, **options):
+            Path(target).mkdir()
+            raise KeyboardInterrupt
+
+        patch.setattr(kept_folders.shutil, "copytree", dies)
+        with pytest.raises(KeyboardInterrupt):
+            kept_folders.fetch(kept, run)
+        with pytest.raises(KeyboardInterrupt):
+            kept_folders.keep(made, kept.with_name("other"))
+    assert not run.exists() and not kept.with_name("other").exists()
+    assert kept_folders.fetch(kept, run) and (run / "weights").read_text() == "new"
 
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path):
