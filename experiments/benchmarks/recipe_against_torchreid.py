@@ -102,7 +102,10 @@ def write_market(data: Path, target: Path, arguments: argparse.Namespace) -> Non
 
 def measure(embeddings: dict[str, np.ndarray], ids: dict, cameras: dict) -> float:
     """Returns torchreid's mAP of cosine distances."""
-    unit = {k: v / np.linalg.norm(v, axis=1, keepdims=True) for k, v in embeddings.items()}
+    lengths = {k: np.linalg.norm(v, axis=1, keepdims=True) for k, v in embeddings.items()}
+    if any((length < 1e-6).any() for length in lengths.values()):
+        sys.exit("error: embeddings have collapsed to zero; a smaller --learning_rate is needed")
+    unit = {k: v / lengths[k] for k, v in embeddings.items()}
     distances = 1 - unit["query"] @ unit["gallery"].T
     return torchreid.metrics.evaluate_rank(
         distances,
@@ -225,7 +228,7 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=0, help="0 = all")
     parser.add_argument("--identities", type=int, default=8)
     parser.add_argument("--images", type=int, default=4)
-    parser.add_argument("--learning_rate", type=float, default=1e-3)
+    parser.add_argument("--learning_rate", type=float, default=3e-4, help="torchreid's own")
     arguments = parser.parse_args()
     ours, theirs, seconds = [], [], {"our": [], "torchreid": []}
     with tempfile.TemporaryDirectory() as root:
@@ -239,7 +242,8 @@ def main() -> None:
             score, each = train_ours(folder, seed, start, steps, arguments)
             ours.append(score)
             seconds["our"].append(each)
-            print(f"seed {seed}, {steps} steps: ours {ours[-1]:.4f}, torchreid {theirs[-1]:.4f}")
+            line = f"seed {seed}, {steps} steps: ours {ours[-1]:.4f}, torchreid {theirs[-1]:.4f}"
+            print(line, flush=True)
     spreads = [statistics.stdev(values) if len(values) > 1 else 0.0 for values in (ours, theirs)]
     difference = statistics.mean(ours) - statistics.mean(theirs)
     error = (sum(spread**2 for spread in spreads) / arguments.seeds) ** 0.5
