@@ -48,6 +48,8 @@ def get_config(target="orl"):
     config.adapt.ema_decay = 0.98
     config.reinforce.iterations = 40
     config.reinforce.evaluate_every = 8
+    # At 1e-2 samples of a person become alike (experiments/LOG.md).
+    config.reinforce.learning_rate = 2e-3
     config.synthesize.num_steps = 40
     config.recognize.seeds = 3
     config.split.train_images = 2
