@@ -17,22 +17,22 @@ def weights(workdir, name):
 
 
 def test_extractors_of_general_people_are_trained_once_for_all_seeds(program, tmp_path):
-    fields = {"pretrain.cache": tmp_path / "kept"}
-    alone = {**fields, "extractor.with_target": False}
-    logs = {
-        seed: program.run(tmp_path / str(seed), "--stages=pretrain", fields={**alone, "seed": seed})
-        for seed in (0, 1)
-    }
-    assert "was trained before" not in logs[0]
-    assert "the prior of this config was trained before" in logs[1]
+    def run(seed, cache, with_target):
+        fields = {"pretrain.cache": tmp_path / cache, "extractor.with_target": with_target}
+        workdir = tmp_path / str(seed)
+        return program.run(workdir, "--stages=pretrain", fields={**fields, "seed": seed})
+
+    assert "was trained before" not in run(0, "kept", False) + run(1, "elsewhere", False)
     for name in NAMES:
-        assert f"extractor {name} was trained before" in logs[1]
         for one, other in zip(weights(tmp_path / "0", name), weights(tmp_path / "1", name)):
             np.testing.assert_array_equal(one, other)
     # Those that know the target's images are made for it.
-    log = program.run(tmp_path / "2", "--stages=pretrain", fields={**fields, "seed": 2})
+    log = run(2, "kept", True)
+    assert "the prior of this config was trained before" in log
     assert "extractor start was trained before" in log
-    assert "extractor reward: trained on" in log
+    assert "extractor reward: trained on" in log and "extractor judge: trained on" in log
+    for one, other in zip(weights(tmp_path / "0", "start"), weights(tmp_path / "2", "start")):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize(
