@@ -215,8 +215,8 @@ def choosing_cells(target: Target, data: str, cache: str) -> list[dict[str, Any]
         data: folder that holds its data sets.
         cache: folder where priors are kept.
     """
-    # Nothing is generated that anybody looks at.
-    fields = {"adapt.steps": 1, "reinforce.iterations": 1, "synthesize.images": 1}
+    # Nothing is generated that anybody looks at; rewards compare several samples.
+    fields = {"adapt.steps": 1, "reinforce.iterations": 1, "synthesize.images": 4}
     fields |= {"privacy.attacks": (), "split.measures": "validation", "split.train_images": 2}
     fields |= {"recognize.random_start": (), "seed": 0, **_common(target, data, cache)}
     made = []
