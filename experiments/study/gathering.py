@@ -66,13 +66,9 @@ def choose(runs: Runs, target: Target) -> dict[str, Choice]:
         means = arm_means(runs, chooser(start, setting))
         by_augmentation = {name: means[arm] for arm, name in AUGMENTATIONS.items()}
         if start in AUGMENTED:
-            arm, first = AUGMENTED[start], target.settings[0]
-            by_augmentation = {
-                name: arm_means(runs, augmenter(start, name) if name else chooser(start, first))[
-                    arm
-                ]
-                for name in AUGMENTATIONS.values()
-            }
+            arm, tried = AUGMENTED[start], {"": chooser(start, target.settings[0])}
+            tried |= {name: augmenter(start, name) for name in AUGMENTATIONS.values() if name}
+            by_augmentation = {name: arm_means(runs, run)[arm] for name, run in tried.items()}
         choices[start] = Choice(setting, max(by_augmentation, key=by_augmentation.get))
     return choices
 

@@ -1,8 +1,8 @@
 """Class rows of new identities, told from what they look like.
 
 A generator has learnt a row for each identity of the general domain; a recogniser's embeddings say
-what these look like. What the embeddings say about the rows also holds for identities that the
-generator has never seen: their rows begin where identities that look like them are.
+what these look like. As far as embeddings tell the rows, which is measured, they also tell where
+identities that the generator has never seen should begin: where those are that look like them.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def predict_class_rows(
         ValueError: shapes that do not fit, or numbers that are not finite.
 
     Source: Hastie, Tibshirani and Friedman, The Elements of Statistical Learning, 2nd edition,
-    equations 3.44 and 7.51, which is exact for ridge regression.
+    sections 3.4.1 (ridge regression) and 7.10 (leaving one out of a linear fit).
     """
     arrays = [np.asarray(array, np.float64) for array in (rows, embeddings, new_embeddings)]
     rows, embeddings, new_embeddings = arrays

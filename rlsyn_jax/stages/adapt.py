@@ -42,7 +42,9 @@ def run(config: ConfigDict, workdir: Path) -> None:
     logging.info("adapt: %d images of %d identities", len(images), num_classes)
     prior = load_model(config, workdir, "pretrain")
     start = config.adapt.class_rows
-    rows = rows_by_appearance(config, workdir, prior) if start == "embedding" else None
+    rows = None
+    if start == "embedding":
+        rows = rows_by_appearance(config, workdir, prior, images, labels)
     params = with_new_classes(prior, num_classes, start, jax.random.key(config.seed), rows)
     trained, frozen = split(
         params,
@@ -75,7 +77,9 @@ def run(config: ConfigDict, workdir: Path) -> None:
     record.finish()
 
 
-def rows_by_appearance(config: ConfigDict, workdir: Path, prior: dict) -> np.ndarray:
+def rows_by_appearance(
+    config: ConfigDict, workdir: Path, prior: dict, images: np.ndarray, labels: np.ndarray
+) -> np.ndarray:
     """Predicts the class rows of the target's people from what their training images look like.
 
     What looks is the extractor "start", which knows general people alone, as the prior does.
@@ -83,6 +87,8 @@ def rows_by_appearance(config: ConfigDict, workdir: Path, prior: dict) -> np.nda
     Args:
         config, workdir: of the run, whose stage pretrain is complete.
         prior: parameters of the prior, with a class row for each of the general people.
+        images: uint8 [n, h, w, c], training images of the target.
+        labels: int32 [n], from 0 on.
 
     Returns:
         float32 [people, width].
@@ -90,8 +96,6 @@ def rows_by_appearance(config: ConfigDict, workdir: Path, prior: dict) -> np.nda
     Raises:
         ConfigError: the prior knows other people than config.general_data.
     """
-    dataset, splits = load_target(config, workdir)
-    images, labels = train_labels(dataset, splits)
     general = load_general(config, workdir)
     table = np.asarray(prior["y_embedder"]["embedding_table"])[:-1]
     if len(table) != general.num_identities:
@@ -115,7 +119,12 @@ def rows_by_appearance(config: ConfigDict, workdir: Path, prior: dict) -> np.nda
 
 
 def class_means(embeddings: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Returns the mean embedding [classes, d] of labels 0, 1, ..., each of which has one."""
+    """Returns the mean embedding of each class, float64 [classes, d].
+
+    Args:
+        embeddings: float [n, d].
+        labels: integers [n], each of 0, 1, ..., classes - 1 at least once.
+    """
     sums = np.zeros((labels.max() + 1, embeddings.shape[1]))
     np.add.at(sums, labels, embeddings)
     return sums / np.bincount(labels)[:, None]

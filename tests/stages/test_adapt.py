@@ -7,7 +7,7 @@ from rlsyn_jax.config import ConfigError
 from rlsyn_jax.models.class_rows import predict_class_rows
 from rlsyn_jax.stages.adapt import class_means, rows_by_appearance
 from rlsyn_jax.stages.extractors import embed_images, load_extractor
-from rlsyn_jax.stages.inputs import load_general, load_target
+from rlsyn_jax.stages.inputs import load_general, load_target, train_labels
 from rlsyn_jax.training.checkpoints import restore_params
 
 
@@ -18,11 +18,14 @@ def test_rows_begin_where_the_looks_of_people_say(program, tmp_path):
     config = program.config()
     config.update_from_flattened_dict(fields)
     prior = restore_params(tmp_path / "pretrain" / "model")
-    begun = restore_params(tmp_path / "adapt" / "model")["y_embedder"]["embedding_table"]
-    np.testing.assert_allclose(begun[:-1], rows_by_appearance(config, tmp_path, prior), atol=1e-5)
     extractor = load_extractor(config, tmp_path, "start")
     dataset, splits = load_target(config, tmp_path)
+    target = train_labels(dataset, splits)
     general = load_general(config, tmp_path)
+    begun = restore_params(tmp_path / "adapt" / "model")["y_embedder"]["embedding_table"]
+    np.testing.assert_allclose(
+        begun[:-1], rows_by_appearance(config, tmp_path, prior, *target), atol=1e-5
+    )
 
     def looks(images):
         return embed_images(extractor, images).mean(axis=0)
@@ -37,14 +40,14 @@ def test_rows_begin_where_the_looks_of_people_say(program, tmp_path):
     table = prior["y_embedder"]["embedding_table"]
     turn = np.random.default_rng(0).normal(size=(known.shape[1], table.shape[1]))
     prior["y_embedder"]["embedding_table"] = np.concatenate([known @ turn, table[-1:]])
-    found = rows_by_appearance(config, tmp_path, prior)
+    found = rows_by_appearance(config, tmp_path, prior, *target)
     assert found.std(axis=0).min() > 1e-3
     expected = predict_class_rows(known @ turn, known, new).rows
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
     # Another generator's people are others.
     prior["y_embedder"]["embedding_table"] = table[1:]
     with pytest.raises(ConfigError, match="it has rows for 5, and there are 6"):
-        rows_by_appearance(config, tmp_path, prior)
+        rows_by_appearance(config, tmp_path, prior, *target)
 
 
 def test_means_of_classes():
