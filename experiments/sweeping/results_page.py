@@ -146,8 +146,10 @@ def _field_chart(rows: Sequence[Mapping], chart: tuple[str, str], field: str) ->
                 markersize=3.5,
                 alpha=0.4,
             )
-            means = [np.mean([mean for v, mean in points if v == value]) for value in values]
-            line = [places[value] + shift for value in values]
+            # Not every arm is in cells of every value.
+            known = [value for value in values if any(v == value for v, _ in points)]
+            means = [np.mean([mean for v, mean in points if v == value]) for value in known]
+            line = [places[value] + shift for value in known]
             axes.plot(line, means, color=color, linewidth=1.8, label=arm.replace("_", " "))
         axes.set_xticks(range(len(values)), [str(value) for value in values])
         axes.set_xlabel(field, color=MUTED)

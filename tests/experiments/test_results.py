@@ -86,6 +86,21 @@ def test_the_page_shows_cells_failures_and_charts_and_fetches_nothing(results):
     assert not re.findall(r'(?:src|href)="http', page)
 
 
+@pytest.mark.filterwarnings("error")
+def test_cells_may_have_other_arms(tmp_path):
+    arms = {0.5: ("real", "real_reinforced"), 0.7: ("real",)}
+    plan = Plan("base.py", "title", {f"eta={eta}": {"reinforce.eta": eta} for eta in arms}, [])
+    for eta, names in arms.items():
+        workdir = tmp_path / "cells" / f"eta={eta}"
+        for stage in ("evaluate", "report"):
+            (workdir / stage).mkdir(parents=True)
+            (workdir / stage / "stage.json").write_text('{"complete": true}')
+        content = json.dumps(metrics(dict.fromkeys(names, 0.7)))
+        (workdir / "evaluate" / "metrics.json").write_text(content)
+    page = write_results(plan, tmp_path, {}).read_text()
+    assert "2 of 2 cells are complete." in page
+
+
 def test_a_sweep_that_has_nothing_yet_has_a_page(tmp_path):
     plan = Plan("base.py", "title", {"seed=0": {"seed": 0}, "seed=1": {"seed": 1}}, [])
     (tmp_path / "logs").mkdir()
