@@ -88,7 +88,7 @@ def curve_chart(
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_title(title)
         # Below, where no curve can run through it.
-        figure.legend(fontsize=9, loc="outside lower center", ncols=min(3, len(curves)))
+        figure.legend(fontsize=9, loc="outside lower center", ncols=min(3, len(curves)) or 1)
         return svg(figure)
 
 

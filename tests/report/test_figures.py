@@ -163,6 +163,11 @@ def test_a_value_that_was_not_finite_leaves_a_gap():
     assert path.get("d").count("M ") == 2
 
 
+def test_no_curves_give_an_empty_chart():
+    chart = parse(curve_chart("T", {}, "iteration"))
+    assert not lines(chart, stroke=COLORS[0], stroke_width=1.8)
+
+
 def test_distance_curves_rise_by_one_image_at_each_distance():
     root = parse(CHARTS["distance"]())
     across, up = [], []
