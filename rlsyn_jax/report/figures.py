@@ -87,8 +87,8 @@ def curve_chart(
         axes.set_xlabel(label)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_title(title)
-        # Below, where no curve can run through it.
-        figure.legend(fontsize=9, loc="outside lower center", ncols=min(3, len(curves)) or 1)
+        if curves:  # Below, where none can run through the legend.
+            figure.legend(fontsize=9, loc="outside lower center", ncols=min(3, len(curves)))
         return svg(figure)
 
 
