@@ -217,6 +217,9 @@ def default_config() -> ConfigDict:
     config.synthesize = ConfigDict()
     config.synthesize.images = 12  # Images written an identity, for each generator.
     config.synthesize.num_steps = 20
+    # Share of the way to noise at which samples of training people begin, with one of the person's
+    # real images noised so far, here and in reinforce; 1 = with noise alone.
+    config.synthesize.strength = 1.0
     config.synthesize.solver = "ddim"  # ddim | dpm_solver (second order, without noise)
     config.synthesize.eta = 1.0  # Noise of ddim, 0 to 1.
     config.synthesize.guidance_scale = 1.5
@@ -471,7 +474,7 @@ _POSITIVE = (
     "extractor.learning_rate reinforce.learning_rate reinforce.clip_range "
     "reinforce.advantage_clip reinforce.ratio_tolerance reinforce.value_learning_rate "
     "extractor.cosface_scale recognize.learning_rate recognize.cosface_scale "
-    "recognize.arcface_scale recognize.circle_scale"
+    "recognize.arcface_scale recognize.circle_scale synthesize.strength"
 ).split()
 
 _SHARES = (
@@ -634,9 +637,14 @@ def validate(config: ConfigDict) -> None:
     require(width % 4 == 0, "generator.width", "divisible by 4")
     require(width % heads == 0, "generator.width", f"divisible by generator.num_heads ({heads})")
     require(config.generator.num_timesteps >= 2, "generator.num_timesteps", "at least 2")
+    require(config.synthesize.strength <= 1, "synthesize.strength", "at most 1")
     for path in ("reinforce.num_steps", "synthesize.num_steps"):
-        limit = config.generator.num_timesteps
-        require(field(config, path) <= limit, path, f"at most generator.num_timesteps ({limit})")
+        limit = max(1, round(config.synthesize.strength * config.generator.num_timesteps))
+        require(
+            field(config, path) <= limit,
+            path,
+            f"at most {limit}: synthesize.strength times generator.num_timesteps",
+        )
     for section in ("adapt", "reinforce"):
         targets = config[section].lora_targets
         known = isinstance(targets, tuple) and targets and not set(targets) - set(LORA_TARGETS)

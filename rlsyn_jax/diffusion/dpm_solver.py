@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlsyn_jax.diffusion.samplers import evenly_spaced, initial_noise, predict
+from rlsyn_jax.diffusion.samplers import evenly_spaced, initial_noise, num_timesteps, predict
 
 
 class SolverPlan(NamedTuple):
@@ -36,17 +36,20 @@ class SolverPlan(NamedTuple):
     extrapolation: jax.Array
 
 
-def make_solver_plan(alpha_bars: np.ndarray, *, num_steps: int) -> SolverPlan:
+def make_solver_plan(
+    alpha_bars: np.ndarray, *, num_steps: int, strength: float = 1.0
+) -> SolverPlan:
     """Lays num_steps evenly spaced steps over a schedule, ending at the clean image.
 
     Args:
         alpha_bars: float [T], falling.
         num_steps: 1..T.
+        strength: share of the schedule that the steps cover, from its clean end on; 1 = all.
 
     Raises:
-        ValueError: num_steps out of range.
+        ValueError: num_steps or strength out of range.
     """
-    timesteps = evenly_spaced(len(alpha_bars), num_steps)
+    timesteps = evenly_spaced(num_timesteps(len(alpha_bars), strength), num_steps)
     alpha_bar = np.asarray(alpha_bars, np.float64)[timesteps]
     previous = np.append(alpha_bar[1:], 1.0)
     half_log_snr = 0.5 * np.log(alpha_bar / (1 - alpha_bar))
@@ -78,6 +81,7 @@ def solve(
     image_shape: tuple[int, int, int],
     prediction_type: str,
     clip_denoised: bool,
+    start: Callable | None = None,
 ) -> jax.Array:
     """Returns samples [b, h, w, c] from the initial noise that `samplers.sample` begins with.
 
@@ -90,6 +94,7 @@ def solve(
         image_shape: (h, w, c).
         prediction_type: "epsilon" or "v".
         clip_denoised: clip the estimates of x_0 to [-1, 1].
+        start: as of `samplers.sample_trajectories`.
     """
 
     def body(carry, step):
@@ -106,5 +111,8 @@ def solve(
         return (step.kept * x + step.image_weight * target, clean), None
 
     start_key, _ = jax.random.split(key)
-    x = initial_noise(start_key, sample_ids, image_shape)
+    if start is None:
+        x = initial_noise(start_key, sample_ids, image_shape)
+    else:
+        x = start(start_key, sample_ids, class_labels)
     return jax.lax.scan(body, (x, jnp.zeros_like(x)), plan)[0][0]

@@ -53,7 +53,12 @@ class Trajectory(NamedTuple):
 
 
 def make_sampling_plan(
-    alpha_bars: np.ndarray, *, num_steps: int, eta: float, kind: str = "ddim"
+    alpha_bars: np.ndarray,
+    *,
+    num_steps: int,
+    eta: float,
+    kind: str = "ddim",
+    strength: float = 1.0,
 ) -> SamplingPlan:
     """Lays num_steps evenly spaced steps over a schedule, ending at the clean image.
 
@@ -63,11 +68,12 @@ def make_sampling_plan(
         eta: noise of ddim: 0 is deterministic, 1 has the smaller ancestral variance. Not read for
             ancestral steps.
         kind: "ddim" or "ancestral".
+        strength: share of the schedule that the steps cover, from its clean end on; 1 = all.
 
     Raises:
-        ValueError: num_steps, eta or kind out of range.
+        ValueError: num_steps, eta, kind or strength out of range.
     """
-    timesteps = evenly_spaced(len(alpha_bars), num_steps)
+    timesteps = evenly_spaced(num_timesteps(len(alpha_bars), strength), num_steps)
     if not 0 <= eta <= 1:
         raise ValueError(f"eta must be in [0, 1], got {eta}")
     if kind not in TRANSITIONS:
@@ -91,6 +97,17 @@ def make_sampling_plan(
     )
 
 
+def num_timesteps(total: int, strength: float) -> int:
+    """Returns how many of a schedule's timesteps lie below a strength.
+
+    Raises:
+        ValueError: strength out of (0, 1].
+    """
+    if not 0 < strength <= 1:
+        raise ValueError(f"strength must be in (0, 1], got {strength}")
+    return max(1, round(strength * total))
+
+
 def evenly_spaced(total: int, num_steps: int) -> np.ndarray:
     """Returns num_steps of the timesteps total - 1 .. 0, int32, evenly spaced, noisiest first.
 
@@ -99,7 +116,8 @@ def evenly_spaced(total: int, num_steps: int) -> np.ndarray:
     """
     if not 1 <= num_steps <= total:
         raise ValueError(
-            f"num_steps must be in 1..{total} (the schedule's length), got {num_steps}"
+            f"num_steps must be in 1..{total} (the schedule's length times the strength), got "
+            f"{num_steps}"
         )
     # As many steps as timesteps are all of them; down to 0 two would round to one.
     end = 0 if num_steps < total else -1
@@ -252,6 +270,12 @@ def initial_noise(key: jax.Array, sample_ids: jax.Array, shape: tuple[int, ...])
     return jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(key, i), shape))(sample_ids)
 
 
+def _first(start, key, sample_ids, class_labels, shape) -> jax.Array:
+    if start is None:
+        return initial_noise(key, sample_ids, shape)
+    return start(key, sample_ids, class_labels)
+
+
 def sample_trajectories(
     denoise: Callable,
     key: jax.Array,
@@ -264,6 +288,7 @@ def sample_trajectories(
     prediction_type: str,
     clip_denoised: bool,
     log_prob_reduce: str = "mean",
+    start: Callable | None = None,
 ) -> Trajectory:
     """Rolls the whole denoising out in one scan and keeps what happened at some steps.
 
@@ -275,9 +300,10 @@ def sample_trajectories(
         plan: the S steps.
         kept: int [K], the steps to keep, ascending and all different.
         image_shape: (h, w, c).
+        start: (key, sample_ids, class_labels) -> the first step's x_t; default noise.
     """
     start_key, step_key = jax.random.split(key)
-    x = initial_noise(start_key, sample_ids, image_shape)
+    x = _first(start, start_key, sample_ids, class_labels, image_shape)
     number_kept, batch = kept.shape[0], len(sample_ids)
     # One row more than is kept takes what the other steps write.
     states = jnp.zeros((number_kept + 1, *x.shape), x.dtype)
@@ -327,6 +353,7 @@ def sample(
     image_shape: tuple[int, int, int],
     prediction_type: str,
     clip_denoised: bool,
+    start: Callable | None = None,
 ) -> jax.Array:
     """Returns samples [b, h, w, c]; the same numbers as `sample_trajectories`, no states kept."""
     start_key, step_key = jax.random.split(key)
@@ -344,5 +371,5 @@ def sample(
         noise = initial_noise(jax.random.fold_in(step_key, index), sample_ids, image_shape)
         return mean + step.sigma * noise, None
 
-    x = initial_noise(start_key, sample_ids, image_shape)
+    x = _first(start, start_key, sample_ids, class_labels, image_shape)
     return jax.lax.scan(body, x, (plan, jnp.arange(plan.timesteps.shape[0])))[0]

@@ -18,6 +18,7 @@ import optax
 from einops import rearrange
 from jax.sharding import NamedSharding, PartitionSpec
 
+from rlsyn_jax.diffusion.image_starts import noised_images
 from rlsyn_jax.diffusion.samplers import (
     SamplingPlan,
     gaussian_log_prob,
@@ -146,9 +147,10 @@ def make_iteration(
         value_optimizer: of DPOK's value function, where settings.value_steps > 0.
 
     Returns:
-        (state, frozen, reference, bank, embedding_params) -> (state, metrics): state is donated,
-        reference is the trained subtree of the cold start (read where kl_weight > 0), bank holds
-        all identities, embedding_params are embed's; metrics are float32 scalars.
+        (state, frozen, reference, bank, embedding_params, starts=None) -> (state, metrics): state
+        is donated, reference is the trained subtree of the cold start (read where kl_weight > 0),
+        bank holds all identities, embedding_params are embed's, starts are the images that
+        rollouts begin with (None = with noise); metrics are float32 scalars.
     """
     over_samples = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
     over_transitions = NamedSharding(mesh, PartitionSpec(None, ("data", "fsdp")))
@@ -176,7 +178,7 @@ def make_iteration(
             unconditional=without_gradient,
         )
 
-    def rollout(state, frozen, key):
+    def rollout(state, frozen, key, starts):
         """Draws identities and their samples; keeps the transitions of the trained steps."""
         identity_key, sample_key, step_key = jax.random.split(key, 3)
         identities = jax.random.choice(
@@ -200,6 +202,7 @@ def make_iteration(
             kept,
             image_shape=settings.image_shape,
             log_prob_reduce=settings.log_prob_reduce,
+            start=starts and noised_images(starts, plan.alpha_bar[0]),
             **estimation,
         )
         rows = jax.tree.map(lambda values: values[kept], steps)
@@ -306,10 +309,10 @@ def make_iteration(
             **constrain(whole, replicated(mesh)),
         )
 
-    def iteration(state, frozen, reference, bank, embedding_params):
+    def iteration(state, frozen, reference, bank, embedding_params, starts=None):
         key = jax.random.fold_in(state.key, state.step)
         rollout_key, order_key = jax.random.split(key)
-        identities, labels, rows, trajectory = rollout(state, frozen, rollout_key)
+        identities, labels, rows, trajectory = rollout(state, frozen, rollout_key, starts)
         advantages, statistics, metrics = score(
             trajectory.images, bank, identities, state.statistics, embedding_params
         )

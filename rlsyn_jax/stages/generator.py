@@ -18,6 +18,7 @@ from rlsyn_jax.data.batches import BatchIterator
 from rlsyn_jax.data.identity_dataset import to_uint8
 from rlsyn_jax.data.latent_cache import draw_latents
 from rlsyn_jax.diffusion.dpm_solver import make_solver_plan, solve
+from rlsyn_jax.diffusion.image_starts import ImageStarts, noised_images
 from rlsyn_jax.diffusion.samplers import guided, make_sampling_plan, sample
 from rlsyn_jax.diffusion.schedules import make_alpha_bars
 from rlsyn_jax.models.dit import DiT, stack_blocks, unstack_blocks
@@ -70,8 +71,16 @@ def init_params(config: ConfigDict, num_classes: int, seed: int) -> dict:
     return jax.jit(model.init)(jax.random.key(seed), x, label, label)["params"]
 
 
-def make_sampler(config: ConfigDict, num_classes: int) -> Callable:
+def make_sampler(
+    config: ConfigDict, num_classes: int, starts: ImageStarts | None = None
+) -> Callable:
     """Returns config.synthesize's sampler: jitted, the samples shared by this process's devices.
+
+    Args:
+        config: complete configuration.
+        num_classes: class rows of the generator.
+        starts: images of each class that samples begin with, as far as config.synthesize.strength
+            noises them; None = from noise, whatever it is.
 
     Returns:
         (params, key, sample_ids [b], class_labels [b]) -> uint8 [b, height, width, channels]; what
@@ -82,18 +91,25 @@ def make_sampler(config: ConfigDict, num_classes: int) -> Callable:
     """
     model, space = build_generator(config, num_classes), open_latent_space(config)
     synthesize, mesh = config.synthesize, make_mesh(devices=jax.local_devices())
+    strength = 1.0 if starts is None else synthesize.strength
+    starts = jax.device_put(starts, replicated(mesh))
     decode, decoder = shared_by_devices(space, mesh), jax.device_put(space.params, replicated(mesh))
     if synthesize.solver == "dpm_solver":
         draw = solve
-        plan = make_solver_plan(alpha_bars(config), num_steps=synthesize.num_steps)
+        plan = make_solver_plan(
+            alpha_bars(config), num_steps=synthesize.num_steps, strength=strength
+        )
     else:
         draw = sample
         plan = make_sampling_plan(
-            alpha_bars(config), num_steps=synthesize.num_steps, eta=synthesize.eta
+            alpha_bars(config),
+            num_steps=synthesize.num_steps,
+            eta=synthesize.eta,
+            strength=strength,
         )
 
     @jax.jit
-    def run(params, decoder, key, sample_ids, class_labels):
+    def run(params, decoder, starts, key, sample_ids, class_labels):
         denoise = guided(
             lambda x, t, y: model.apply({"params": params}, x, t, y),
             num_classes,
@@ -110,6 +126,7 @@ def make_sampler(config: ConfigDict, num_classes: int) -> Callable:
             image_shape=space.shape,
             prediction_type=config.generator.prediction_type,
             clip_denoised=config.generator.clip_denoised,
+            start=starts and noised_images(starts, plan.alpha_bar[0]),
         )
         return to_uint8(decode(decoder, samples))
 
@@ -120,7 +137,7 @@ def make_sampler(config: ConfigDict, num_classes: int) -> Callable:
         ids, labels = (np.asarray(values)[spread] for values in (sample_ids, class_labels))
         ids, labels = jax.device_put((ids, labels), batch_sharding(mesh))
         params, key = jax.device_put((params, key), replicated(mesh))
-        return run(params, decoder, key, ids, labels)[:count]
+        return run(params, decoder, starts, key, ids, labels)[:count]
 
     return sampler
 

@@ -22,6 +22,7 @@ from rlsyn_jax.stages.inputs import train_labels
 from rlsyn_jax.stages.latent_space import open_latent_space
 from rlsyn_jax.stages.recognition_measures import figure
 from rlsyn_jax.stages.synthesize import GENERATORS
+from rlsyn_jax.stages.training_starts import training_starts
 from rlsyn_jax.training.meshes import batch_sharding, make_mesh, replicated
 
 FALSE_POSITIVE_RATE = 0.01
@@ -148,7 +149,7 @@ def attack_extraction(
     max_distance = distance_within_people(
         np.concatenate([images, others]), np.concatenate([labels, other_labels]), settings.quantile
     )
-    sampler = make_sampler(config, num_classes)
+    sampler = make_sampler(config, num_classes, training_starts(config, workdir, dataset, splits))
     classes = np.repeat(shown, settings.extraction_samples).astype(np.int32)
     result = {}
     for name, stage in GENERATORS.items():

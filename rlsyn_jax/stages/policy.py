@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 
 import jax
@@ -47,9 +48,13 @@ def policy_steps(config: ConfigDict) -> tuple:
         num_steps=reinforce.num_steps,
         eta=reinforce.eta,
         kind=reinforce.transition,
+        strength=config.synthesize.strength,
     )
     deterministic_plan = make_sampling_plan(
-        alpha_bars(config), num_steps=reinforce.num_steps, eta=0.0
+        alpha_bars(config),
+        num_steps=reinforce.num_steps,
+        eta=0.0,
+        strength=config.synthesize.strength,
     )
     candidates = steps_with_noise(np.asarray(plan.sigma), reinforce.sigma_floor)
     try:
@@ -160,12 +165,13 @@ def iteration_memory(
     samples = settings.batch_size // mesh.size
     decoder_bytes, decoding_bytes = reward_decoder_memory(config, samples, on_cpu=on_cpu)
     images, features = bank_shape
+    starts = math.prod(shape) if config.synthesize.strength < 1 else 0
     return functools.partial(
         predict_iteration_memory,
         num_trained_steps=num_trained_steps,
         trained_bytes=bytes_on_a_device(mesh, trained),
         frozen_bytes=bytes_on_a_device(mesh, frozen),
-        bank_bytes=num_classes * images * features * 4 // mesh.size,
+        bank_bytes=num_classes * images * (features + starts) * 4 // mesh.size,
         value_bytes=value_bytes,
         decoder_bytes=decoder_bytes,
         decoding_bytes=decoding_bytes,

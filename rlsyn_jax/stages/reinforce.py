@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from rlsyn_jax.config import ConfigError
+from rlsyn_jax.diffusion.image_starts import ImageStarts
 from rlsyn_jax.evaluation.fidelity import precision_recall_density_coverage
 from rlsyn_jax.evaluation.identification import nearest_centroid_accuracy
 from rlsyn_jax.models.dit_flops import forward_flops
@@ -43,6 +44,7 @@ from rlsyn_jax.stages.latent_space import (
 )
 from rlsyn_jax.stages.policy import FIELDS_OF_MEMORY, policy_settings, policy_steps
 from rlsyn_jax.stages.stage_record import StageRecord, plain
+from rlsyn_jax.stages.training_starts import training_starts
 from rlsyn_jax.training.atomic_files import write_json
 from rlsyn_jax.training.checkpoints import CheckpointStore
 from rlsyn_jax.training.meshes import (
@@ -70,6 +72,7 @@ FIELDS = (
     "reinforce",
     "rewards",
     "synthesize.num_steps",
+    "synthesize.strength",
     "synthesize.solver",
     "synthesize.eta",
     "synthesize.guidance_scale",
@@ -84,13 +87,14 @@ class Policy:
     """Everything one iteration needs.
 
     Attributes:
-        iteration: (state, frozen, reference, bank) -> (state, metrics), donating the state.
+        iteration: as of rl.iteration.make_iteration.
         state: of iteration 0.
         frozen: parameters that do not train. reference: trained parameters of the cold start, where
             the KL asks for them. bank: real features of all identities. embedding_params: what
             embeds samples.
         real_spread: mean total variance of an identity's real features; 0 where none has two.
-        weights: name of each reward -> weight.
+        weights: name of each reward -> weight. starts: images that rollouts begin with; None =
+            with noise.
     """
 
     iteration: Callable
@@ -101,11 +105,12 @@ class Policy:
     embedding_params: dict
     real_spread: float
     weights: dict[str, float]
+    starts: ImageStarts | None = None
 
     @property
     def inputs(self) -> tuple:
         """What the iteration takes beside its state."""
-        return self.frozen, self.reference, self.bank, self.embedding_params
+        return self.frozen, self.reference, self.bank, self.embedding_params, self.starts
 
     def step(self, state: PolicyState) -> tuple[PolicyState, dict]:
         """Runs one iteration; the state is donated."""
@@ -120,8 +125,10 @@ def run(config: ConfigDict, workdir: Path) -> None:
     reinforce = config.reinforce
     # Before anything is made, so that an iteration that does not fit leaves the folder free.
     policy = compiled(make_policy(config, workdir, make_mesh(config.fsdp)))
-    num_classes = len(load_target(config, workdir)[1].train_identities)
-    sampler = make_sampler(config, num_classes)
+    dataset, splits = load_target(config, workdir)
+    num_classes = len(splits.train_identities)
+    starts = training_starts(config, workdir, dataset, splits)
+    sampler = make_sampler(config, num_classes, starts)
     measure = fixed_noise_measure(config, workdir, sampler)
     state, metrics_file = policy.state, record.directory / "metrics.jsonl"
     with CheckpointStore(record.directory / "checkpoints") as store:
@@ -225,7 +232,8 @@ def make_policy(config: ConfigDict, workdir: Path, mesh: Mesh) -> Policy:
             generator / 1e9,
         )
     cold_start = load_model(config, workdir, "adapt")
-    return assemble_policy(config, mesh, cold_start, embed, space.params, bank)
+    starts = training_starts(config, workdir, dataset, splits)
+    return assemble_policy(config, mesh, cold_start, embed, space.params, bank, starts)
 
 
 def assemble_policy(
@@ -235,6 +243,7 @@ def assemble_policy(
     embed: Callable,
     embedding_params: dict,
     bank: ReferenceBank,
+    starts: ImageStarts | None = None,
 ) -> Policy:
     """Builds the iteration and its state of step 0 from a generator, features and references.
 
@@ -245,6 +254,7 @@ def assemble_policy(
         embed: (embedding_params, samples [b, h, w, c]) -> unit embeddings [b, d].
         embedding_params: of `embed`; every device holds them whole.
         bank: real features [identities, r, d] of all identities.
+        starts: images that rollouts begin with; None = with noise.
 
     Raises:
         ConfigError: fields that cannot work together with the bank or the devices.
@@ -296,7 +306,10 @@ def assemble_policy(
         value_optimizer=value_optimizer,
     )
     embedding_params = place(embedding_params, replicated(mesh))
-    return Policy(iteration, state, frozen, reference, bank, embedding_params, real_spread, weights)
+    if starts is not None:
+        starts = place(starts.padded_to(mesh.size), batch_sharding(mesh))
+    inputs = frozen, reference, bank, embedding_params
+    return Policy(iteration, state, *inputs, real_spread, weights, starts)
 
 
 def compiled(policy: Policy) -> Policy:

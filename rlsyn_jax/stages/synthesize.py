@@ -19,6 +19,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from rlsyn_jax.data.synthetic_writer import SyntheticDatasetWriter, load_synthetic
+from rlsyn_jax.diffusion.image_starts import ImageStarts
 from rlsyn_jax.evaluation.identification import nearest_centroid_accuracy
 from rlsyn_jax.evaluation.nearest_real import nearest_real_distances
 from rlsyn_jax.stages.best_of import candidates_per_image, make_best_of_draw
@@ -30,6 +31,7 @@ from rlsyn_jax.stages.latent_space import LATENT_FIELDS, image_shape
 from rlsyn_jax.stages.novel_identities import FOLDER, write_novel
 from rlsyn_jax.stages.sample_scores import SampleScores
 from rlsyn_jax.stages.stage_record import StageRecord
+from rlsyn_jax.stages.training_starts import training_starts
 from rlsyn_jax.training.atomic_files import write_json
 from rlsyn_jax.training.metrics import Progress
 from rlsyn_jax.training.preemption import end_if_preempted
@@ -77,8 +79,9 @@ def run(config: ConfigDict, workdir: Path) -> None:
     scores = SampleScores(
         config, workdir, dataset, splits, judge=judge, enrolled=enrolled, threshold=threshold
     )
+    starts = training_starts(config, workdir, dataset, splits)
     for name, stage in data_sets(config).items():
-        counts = _write_dataset(config, record, name, stage, dataset, splits, scores)
+        counts = _write_dataset(config, record, name, stage, dataset, splits, scores, starts)
         export_dataset(config, record.directory / name)
         synthetic, _ = load_synthetic(record.directory / name)
         accuracy, _ = nearest_centroid_accuracy(
@@ -120,7 +123,9 @@ def read_gate(workdir: Path) -> dict:
     return json.loads((Path(workdir) / "synthesize" / "gate.json").read_text())
 
 
-def _write_dataset(config, record, name, stage, dataset, splits, scores: SampleScores) -> dict:
+def _write_dataset(
+    config, record, name, stage, dataset, splits, scores: SampleScores, starts: ImageStarts | None
+) -> dict:
     """Writes or completes one data set; returns its counts."""
     settings, workdir = config.synthesize, record.directory.parent
     num_classes = len(splits.train_identities)
@@ -132,7 +137,8 @@ def _write_dataset(config, record, name, stage, dataset, splits, scores: SampleS
     barrier(f"synthesize {name}: every process has read the journal")
     # Whole people at a time: set-level rewards belong to a person's set.
     people = max(1, settings.batch_size // settings.images)
-    sample = _batched(config, make_sampler(config, num_classes), load_model(config, workdir, stage))
+    sampler = make_sampler(config, num_classes, starts)
+    sample = _batched(config, sampler, load_model(config, workdir, stage))
     counts, made_by = {}, ""
     if name == BEST_OF:
         candidates = candidates_per_image(config, workdir, num_classes)
@@ -237,6 +243,8 @@ def _data_card(
     guided = config.synthesize.guidance_channels
     channels = f" of the first {guided} channels" if guided else ""
     height, width, _ = image_shape(config)
+    strength = config.synthesize.strength
+    begun = "noise" if strength == 1 else f"the person's training images, noised to {strength:g}"
     avoided = "passed over" if name == BEST_OF else "drawn again"
     return (
         f"# Synthetic identity data set: {config.name}, {name}\n\n"
@@ -244,7 +252,8 @@ def _data_card(
         "an identity; manifest.parquet lists identity, file, seed, checkpoint, rewards and the "
         "distance to the nearest real training image.\n\n"
         f"Made by the generator of stage `{stage}` with seed {config.seed}, "
-        f"{config.synthesize.num_steps} steps of {solver[config.synthesize.solver]}, guidance "
+        f"{config.synthesize.num_steps} steps of {solver[config.synthesize.solver]} from {begun}, "
+        "guidance "
         f"{config.synthesize.guidance_scale}{channels}.{made_by}\n\n"
         "## Privacy\n\n"
         "The images show the people of the training set by design: whoever is in that set can be "

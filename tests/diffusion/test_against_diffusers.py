@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from rlsyn_jax.diffusion.dpm_solver import make_solver_plan, solve
+from rlsyn_jax.diffusion.image_starts import group_by_class, noised_images
 from rlsyn_jax.diffusion.samplers import initial_noise, make_sampling_plan, sample
 from rlsyn_jax.diffusion.schedules import linear_alpha_bars
 
@@ -35,10 +36,10 @@ def start_and_noises(num_steps):
     return np.array(initial_noise(start_key, LABELS, SHAPE)), noises
 
 
-def by_scheduler(scheduler, options):
+def by_scheduler(scheduler, options, start=None):
     """Runs diffusers' loop; options(number) are the further arguments of each step."""
     steps = len(scheduler.timesteps)
-    x = torch.from_numpy(start_and_noises(0)[0])
+    x = torch.from_numpy(start_and_noises(0)[0]) if start is None else start
     evaluate = jax.jit(network)
     for number in range(steps):
         timestep = scheduler.timesteps[number]
@@ -113,4 +114,28 @@ def test_dpm_solver(num_steps):
         **OPTIONS,
     )
     expected = by_scheduler(scheduler, lambda number: {})
+    np.testing.assert_allclose(ours, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_starting_with_images():
+    """The loop of diffusers' image-to-image pipelines, over the timesteps of our plan."""
+    plan = make_solver_plan(linear_alpha_bars(), num_steps=12, strength=0.6)
+    scheduler = diffusers.DPMSolverMultistepScheduler(
+        **SCHEDULE, solver_order=2, final_sigmas_type="zero"
+    )
+    scheduler.set_timesteps(timesteps=plan.timesteps.tolist())
+    images = np.random.default_rng(0).normal(0, 0.5, (BATCH, *SHAPE)).astype(np.float32)
+    noise, first = torch.from_numpy(start_and_noises(0)[0]), scheduler.timesteps[:1]
+    noised = scheduler.add_noise(torch.from_numpy(images), noise, first.repeat(BATCH))
+    ours = solve(
+        lambda x, t, labels: network(x, t),
+        KEY,
+        LABELS,
+        LABELS,
+        plan,
+        clip_denoised=False,
+        start=noised_images(group_by_class(images, np.arange(BATCH), BATCH), plan.alpha_bar[0]),
+        **OPTIONS,
+    )
+    expected = by_scheduler(scheduler, lambda number: {}, noised)
     np.testing.assert_allclose(ours, expected, atol=1e-4, rtol=1e-4)

@@ -14,6 +14,7 @@ import numpy as np
 import optax
 import pytest
 
+from rlsyn_jax.diffusion.image_starts import group_by_class
 from rlsyn_jax.diffusion.samplers import make_sampling_plan, stochastic_where
 from rlsyn_jax.diffusion.schedules import make_alpha_bars
 from rlsyn_jax.models.dit import DiT
@@ -128,12 +129,18 @@ def make_params():
     }
 
 
-def expected_reward(params, guidance=1.0, plan=PLAN):
-    """Carries mean and variance of a pixel through the steps; every class counts alike."""
+def expected_reward(params, guidance=1.0, plan=PLAN, grey=None):
+    """Carries mean and variance of a pixel through the steps; every class counts alike.
+
+    Rollouts begin with noise, or with an image of each class that is all of one grey.
+    """
     (of_x, of_output), sigma = coefficients(plan), np.float64(plan.sigma)
     total = 0.0
     for label in range(CLASSES):
         mean, variance = 0.0, 1.0
+        if grey is not None:
+            level = float(plan.alpha_bar[0])
+            mean, variance = np.sqrt(level) * grey[label], 1 - level
         for step in range(STEPS):
             null = params["shift"][step, CLASSES]
             shift = null + guidance * (params["shift"][step, label] - null)
@@ -182,6 +189,7 @@ def make_run(
     statistics=None,
     value_rate=1e-2,
     bank=None,
+    starts=None,
     thoroughly=False,
     **choice,
 ):
@@ -229,7 +237,9 @@ def make_run(
         choose_steps=choose,
         value_optimizer=value_optimizer,
     )
-    inputs = (frozen, reference, bank, {})
+    if starts is not None:
+        starts = jax.device_put(starts.padded_to(mesh.size), batch_sharding(mesh))
+    inputs = (frozen, reference, bank, {}, starts)
     program = iteration
     if not thoroughly:
         program = iteration.lower(state, *inputs).compile(QUICKLY)
@@ -310,6 +320,24 @@ def test_gradient_is_that_of_the_expected_reward(changes, choice, factor):
         **choice,
     )
     agree(sampled_gradients(run, 32), exact, factor)
+
+
+def test_gradient_is_exact_where_rollouts_begin_with_images():
+    params, grey = float64(make_params()), np.array([0.8, -0.6], np.float32)
+    # Where the first step's input is mostly image, so that it matters.
+    plan = PLAN._replace(alpha_bar=PLAN.alpha_bar.at[0].set(0.7))
+    images = np.broadcast_to(grey[:, None, None, None], (CLASSES, *SHAPE))
+    run = make_run(
+        settings_with(samples_per_identity=2048, **UNTOUCHED),
+        statistics=untouched_rewards(expected_reward(params, plan=plan, grey=grey)),
+        plan=plan,
+        starts=group_by_class(images, np.arange(CLASSES), CLASSES),
+    )
+    exact = exact_gradient(params, plan=plan, grey=grey)
+    # Another start would be seen.
+    other = exact_gradient(params, plan=plan)
+    assert np.abs(other["shift"] - exact["shift"]).max() > 0.1 * np.abs(exact["shift"]).max()
+    agree(sampled_gradients(run, 32), exact, 3)
 
 
 def test_gradient_is_exact_where_other_steps_are_deterministic():

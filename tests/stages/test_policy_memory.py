@@ -8,12 +8,18 @@ import numpy as np
 import pytest
 
 from rlsyn_jax.config import ConfigError, default_config
+from rlsyn_jax.diffusion.image_starts import group_by_class
 from rlsyn_jax.models.autoencoder_kl import AutoencoderKL
 from rlsyn_jax.rewards.reference_bank import build_reference_bank
 from rlsyn_jax.rl.memory import memory_need
 from rlsyn_jax.stages import device_checks
 from rlsyn_jax.stages.generator import init_params
-from rlsyn_jax.stages.latent_space import image_shape, open_latent_space, shared_by_devices
+from rlsyn_jax.stages.latent_space import (
+    image_shape,
+    open_latent_space,
+    sample_shape,
+    shared_by_devices,
+)
 from rlsyn_jax.stages.plan_text import describe
 from rlsyn_jax.stages.policy import predicted_memory
 from rlsyn_jax.stages.reinforce import assemble_policy
@@ -66,15 +72,21 @@ def predicted_over_compiled(fields, *, devices=1, fsdp=1):
         return features / jnp.linalg.norm(features, axis=-1, keepdims=True)
 
     cold_start = init_params(config, CLASSES, seed=0)
-    policy = assemble_policy(config, mesh, cold_start, embed, space.params, bank)
+    starts = None
+    if config.synthesize.strength < 1:
+        images = random.normal(size=(IMAGES * CLASSES, *sample_shape(config))).astype(np.float32)
+        starts = group_by_class(images, np.arange(IMAGES * CLASSES) % CLASSES, CLASSES)
+    policy = assemble_policy(config, mesh, cold_start, embed, space.params, bank, starts)
     program = policy.iteration.lower(policy.state, *policy.inputs).compile()
     predicted = predicted_memory(config, CLASSES, (IMAGES, FEATURES), mesh)
     assert predicted.arguments == pytest.approx(memory_need(program).arguments, rel=0.02)
     return predicted.peak / memory_need(program).peak
 
 
-def test_the_default_iteration_is_predicted():
-    assert predicted_over_compiled({}) == pytest.approx(1, abs=0.15)
+@pytest.mark.parametrize("strength", [1.0, 0.7])
+def test_the_default_iteration_is_predicted(strength):
+    ratio = predicted_over_compiled({"synthesize.strength": strength})
+    assert ratio == pytest.approx(1, abs=0.15)
 
 
 def test_the_decoder_and_decoding_count(tmp_path):

@@ -1,0 +1,82 @@
+"""Sampling that begins with real images, noised part of the way, in place of noise alone.
+
+SDEdit (Meng et al., 2108.01073): the process is entered at the timestep `strength` of the way to
+noise with x_t = sqrt(alpha_bar_t) image + sqrt(1 - alpha_bar_t) noise, and from there on sampling
+is what it always is. DA-Fusion (Trabucco et al., 2302.07944) varies the few images of a class so:
+what is drawn keeps the class, and the less of its image the higher the strength.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rlsyn_jax.diffusion.samplers import initial_noise
+
+
+@flax.struct.dataclass
+class ImageStarts:
+    """The images of each class that sampling may begin with.
+
+    Attributes:
+        images: float32 [classes, r, h, w, c], clean samples; a class with fewer than r has zeros
+            behind them.
+        counts: int32 [classes], images of each class.
+    """
+
+    images: jax.Array
+    counts: jax.Array
+
+    def padded_to(self, multiple: int) -> ImageStarts:
+        """Returns the starts with empty classes behind, so that classes divide over devices."""
+        empty = -len(self.counts) % multiple
+        return ImageStarts(
+            images=jnp.pad(self.images, ((0, empty), (0, 0), (0, 0), (0, 0), (0, 0))),
+            counts=jnp.pad(self.counts, (0, empty), constant_values=1),
+        )
+
+
+def group_by_class(images: np.ndarray, class_labels: np.ndarray, num_classes: int) -> ImageStarts:
+    """Groups clean samples by class; within a class the order is kept.
+
+    Args:
+        images: float32 [n, h, w, c].
+        class_labels: int [n], each of 0..num_classes - 1 at least once.
+        num_classes: number of classes.
+
+    Raises:
+        ValueError: a class has no image.
+    """
+    counts = np.bincount(class_labels, minlength=num_classes)
+    if not counts.all():
+        raise ValueError(f"classes {np.flatnonzero(counts == 0)[:8].tolist()} have no image")
+    order = np.argsort(class_labels, kind="stable")
+    rows = class_labels[order]
+    places = np.arange(len(rows)) - (np.cumsum(counts) - counts)[rows]
+    grouped = np.zeros((num_classes, counts.max(), *images.shape[1:]), np.float32)
+    grouped[rows, places] = images[order]
+    return ImageStarts(jnp.asarray(grouped), jnp.asarray(counts, jnp.int32))
+
+
+def noised_images(starts: ImageStarts, alpha_bar: jax.Array) -> Callable:
+    """Returns the start of a sampler: (key, sample_ids [b], class_labels [b]) -> x_t [b, h, w, c].
+
+    Sample i begins with image i of its class, counted around, so that all are used alike. Its noise
+    is that of the sampler's ordinary start.
+
+    Args:
+        starts: of all classes.
+        alpha_bar: scalar, signal power of the first step's x_t.
+    """
+    shape = starts.images.shape[2:]
+
+    def start(key, sample_ids, class_labels):
+        images = starts.images[class_labels, sample_ids % starts.counts[class_labels]]
+        noise = initial_noise(key, sample_ids, shape)
+        return jnp.sqrt(alpha_bar) * images + jnp.sqrt(1 - alpha_bar) * noise
+
+    return start
