@@ -236,8 +236,10 @@ def default_config() -> ConfigDict:
     config.synthesize.near_copy_quantile = 0.01  # Of held-out images' distances to train images.
     # Draws an image before a near copy is given up; candidates for a person who does not exist.
     config.synthesize.max_attempts = 2
-    # Cold-start samples drawn for each one that is kept, by the rewards, for the arm real_best_of;
-    # 0 = as many as cost the passes through the generator that reinforcement took.
+    # Samples drawn for each one that is kept, by the rewards, in every data set of training people.
+    config.synthesize.candidates = 1
+    # The same for the arm real_best_of, of the cold start; 0 = as many as cost the passes through
+    # the generator that reinforcement and its candidates took.
     config.synthesize.best_of = 0
     config.synthesize.gate_share = 0.75  # Usable where identity accuracy >= this share of real's.
 
@@ -435,7 +437,7 @@ _POSITIVE_INTEGERS = (
     "reinforce.identities reinforce.samples reinforce.num_steps reinforce.num_trained_steps "
     "reinforce.window_iterations reinforce.inner_epochs reinforce.minibatches "
     "reinforce.lora_rank reinforce.evaluate_every reinforce.checkpoint_every synthesize.images "
-    "synthesize.num_steps synthesize.num_novel synthesize.batch_size "
+    "synthesize.num_steps synthesize.candidates synthesize.num_novel synthesize.batch_size "
     "synthesize.max_attempts recognize.seeds recognize.steps recognize.identities_per_batch "
     "recognize.images_per_identity recognize.synthetic_per_identity "
     "recognize.candidates_per_identity recognize.selection.every recognize.nearest.images "

@@ -224,6 +224,7 @@ _HARDLY_GENERATED: dict[str, Any] = {
     "reinforce.learning_rate": 1e-3,
     "reinforce.guidance_scale": 1.0,
     "synthesize.images": 4,
+    "synthesize.candidates": 1,
     "synthesize.num_steps": 2,
     "synthesize.strength": 1.0,
     "synthesize.guidance_scale": 1.0,

@@ -1,7 +1,8 @@
-"""The best of many cold-start samples by the run's rewards: what reinforcement must beat.
+"""The best of several samples by the run's rewards, and of how many to be fair to reinforcement.
 
 Reinforcement spends passes through the generator on moving it; the same passes also buy more
-samples of the cold start, of which the best are kept. Both look through the same rewards.
+samples of the cold start, of which the best are kept. Both look through the same rewards, and what
+reinforcement makes can be sifted besides.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ def candidates_per_image(config: ConfigDict, workdir: Path, num_classes: int) ->
     """Returns how many samples are drawn for each one that is kept.
 
     That is config.synthesize.best_of or, where it is 0, as many as take the passes through the
-    generator that reinforcement and drawing its data set took, to the nearest whole number. Every
+    generator that reinforcement and the candidates of its data set (config.synthesize.candidates)
+    took, to the nearest whole number. Every
     iteration that was made counts, its backward passes as one or two forward passes, as
     stages.plan.iteration_flops has it; measures and grids of samples meanwhile do not.
 
@@ -48,7 +50,7 @@ def candidates_per_image(config: ConfigDict, workdir: Path, num_classes: int) ->
     branches = 1 if settings.guidance_scale == 1 else 2
     samples = num_classes * settings.images
     drawing = samples * settings.num_steps * branches * forward_flops(model, policy.image_shape)
-    return max(1, round(1 + iterations * iteration / drawing))
+    return max(1, round(settings.candidates + iterations * iteration / drawing))
 
 
 def choose_best(scores: np.ndarray, near: np.ndarray, number: int) -> np.ndarray:
@@ -101,12 +103,11 @@ def make_best_of_draw(
 ) -> Callable:
     """Returns what draws the best samples of some people.
 
-    The first candidates of a person are the first draws of the set "cold_start", from the same
-    noise.
+    The first candidates of a person are what a single draw would have made, from the same noise.
 
     Args:
         config: complete configuration.
-        sample: (numbers [n], class_labels [n]) -> uint8 [n, h, w, c], of the cold start.
+        sample: (numbers [n], class_labels [n]) -> uint8 [n, h, w, c].
         scores: of the run.
         num_classes: training people.
         candidates: drawn for each image that is kept.
@@ -116,7 +117,7 @@ def make_best_of_draw(
         distances to real images). Near copies are among them where nothing else is left.
     """
     images = config.synthesize.images
-    logging.info("synthesize best_of: the best of %d candidates for each image", candidates)
+    logging.info("synthesize: the best of %d candidates for each image", candidates)
 
     def draw(identities):
         people = len(identities)

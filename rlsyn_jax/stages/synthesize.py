@@ -1,6 +1,7 @@
 """Writes the synthetic data sets: one from the cold start, one from the reinforced generator.
 
-For the arm real_best_of there is a third one, the best of many cold-start samples.
+For the arm real_best_of there is a third one, the best of many cold-start samples. The others may
+be sifted by the rewards, too: config.synthesize.candidates.
 
 An image that lies closer to a real one than held-out real images do is a near copy: it is drawn
 again with another seed, and where it stays one it is left out and counted. A gate says whether a
@@ -140,8 +141,10 @@ def _write_dataset(
     sampler = make_sampler(config, num_classes, starts)
     sample = _batched(config, sampler, load_model(config, workdir, stage))
     counts, made_by = {}, ""
+    candidates = settings.candidates
     if name == BEST_OF:
         candidates = candidates_per_image(config, workdir, num_classes)
+    if candidates > 1:
         draw = make_best_of_draw(config, sample, scores, num_classes, candidates)
         # As many as an iteration compares, over whom it may normalise.
         people = min(config.reinforce.identities, num_classes)
@@ -245,7 +248,7 @@ def _data_card(
     height, width, _ = image_shape(config)
     strength = config.synthesize.strength
     begun = "noise" if strength == 1 else f"the person's training images, noised to {strength:g}"
-    avoided = "passed over" if name == BEST_OF else "drawn again"
+    avoided = "passed over" if made_by else "drawn again"
     return (
         f"# Synthetic identity data set: {config.name}, {name}\n\n"
         f"{counts['images']} images, {height} x {width} pixels, one folder "

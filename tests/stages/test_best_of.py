@@ -35,6 +35,9 @@ def write_curves(workdir, iterations):
         (20, {"reinforce.kl_weight": 0.1}, 4),
         (20, {"synthesize.guidance_scale": 1.0}, 5),
         (20, {"synthesize.best_of": 7}, 7),
+        # Reinforcement's own candidates are paid for as well.
+        (20, {"synthesize.candidates": 4}, 6),
+        (0, {"synthesize.candidates": 4}, 4),
     ],
 )
 def test_as_many_passes_as_reinforcement_took(tmp_path, iterations, fields, expected):
