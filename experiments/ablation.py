@@ -22,6 +22,7 @@ from study.design import (
     CLAIMED,
     COMPARISONS,
     MEASURES,
+    SET_MEASURES,
     STARTS,
     TARGETS,
     TINY,
@@ -157,10 +158,12 @@ def _table(heading: str, runs: list[dict], baseline: str) -> Iterator[str]:
     if not runs:
         return
     yield from ("", f"### {heading}: {len(runs)} seeds", "")
-    yield f"| arm, and change to {baseline} | {' | '.join(MEASURES.values())} |"
-    yield "| --- |" + " --- |" * len(MEASURES)
+    columns = [*MEASURES, *SET_MEASURES]
+    heads = [*MEASURES.values(), *SET_MEASURES]
+    yield f"| arm, and change to {baseline} | {' | '.join(heads)} |"
+    yield "| --- |" + " --- |" * len(columns)
     for arm, texts in arm_rows(runs, baseline):
-        yield f"| {arm} | {' | '.join(texts[measure] for measure in MEASURES)} |"
+        yield f"| {arm} | {' | '.join(texts[column] for column in columns)} |"
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

@@ -14,6 +14,14 @@ from typing import Any
 # Points, the published gain on Market-1501 (arXiv 2604.07884, table 2).
 GOAL = 3.2
 MEASURES = {"open_map": "mAP, unseen identities", "closed_rank1": "rank-1, enrolled identities"}
+# Of an arm's synthetic images, by a judge who had no part in making them: column -> where
+# evaluate/metrics.json has it, of a set.
+SET_MEASURES = {
+    "right identity, %": ("synthetic", "{set}", "identity_accuracy"),
+    "Frechet distance": ("synthetic", "{set}", "frechet_distance"),
+    "recall, %": ("synthetic", "{set}", "recall"),
+    "near copies, %": ("privacy", "memorisation", "judge", "{set}", "share"),
+}
 # What one can do with real images alone, and what one can who has the prior's data, too.
 AUGMENTATIONS = {
     "real": "",
@@ -104,6 +112,9 @@ VARIATIONS: dict[str, dict[str, Any]] = {
         "rewards.richness.options.credit": "broadcast",
     },
     "dynamic selection by jvp": {"recognize.selection.method": "jvp"},
+    # What each costs in near copies is in the same table.
+    **{f"strength {share}": {"synthesize.strength": share} for share in (0.5, 0.85, 1.0)},
+    "not sifted by the rewards": {"synthesize.candidates": 1},
     **{
         f"{synthetic} synthetic to {real} real": {
             "recognize.images_per_identity": real + synthetic,

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from rlsyn_jax.stages.arms import ARM_SETTINGS
 from study.design import (
     AUGMENTATIONS,
     AUGMENTED,
     CHOOSERS,
     MEASURES,
+    SET_MEASURES,
     Choice,
     Comparison,
     Target,
@@ -35,9 +37,11 @@ class Runs:
         """
         self._found = []
         for name, fields in cells.items():
-            path = sweep_dir / "cells" / name / "evaluate" / "per_person.json"
-            if path.exists():
-                self._found.append((fields, json.loads(path.read_text())))
+            folder = sweep_dir / "cells" / name / "evaluate"
+            if (folder / "per_person.json").exists():
+                run = json.loads((folder / "per_person.json").read_text())
+                run["metrics"] = json.loads((folder / "metrics.json").read_text())
+                self._found.append((fields, run))
 
     def named(self, name: str) -> dict[int, dict]:
         """Returns the runs of the cells with a name, by seed."""
@@ -128,8 +132,27 @@ def mean_of(run: dict, arm: str, measure: str) -> float:
     return float(np.average(list(values.values()), weights=[weights[person] for person in values]))
 
 
+def figure_of_set(metrics: dict, arm: str, path: Sequence[str]) -> float | None:
+    """Returns a figure of the images that an arm adds to the real ones; None where there is none.
+
+    Args:
+        metrics: content of evaluate/metrics.json.
+        arm: name of it.
+        path: as in design.SET_MEASURES.
+    """
+    # What is selected of the reinforced set while training, or before it, is part of it.
+    name = ARM_SETTINGS[arm].synthetic.replace("nearest", "reinforced")
+    if not name:
+        return None
+    for part in path:
+        metrics = metrics.get(part.format(set=name), {})
+    return metrics.get("mean")
+
+
 def arm_rows(runs: Sequence[dict], baseline: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yields each arm with, for each measure, its mean and its difference to a baseline, as text.
+    """Yields each arm with the text of each measure, of it and of its synthetic images.
+
+    That is its mean over the runs and, of recognisers, the difference to a baseline.
 
     Args:
         runs: of one target, number of images and start.
@@ -143,4 +166,10 @@ def arm_rows(runs: Sequence[dict], baseline: str) -> Iterator[tuple[str, dict[st
             if arm != baseline:
                 found = in_points(paired_difference(runs, arm, baseline, measure))
                 texts[measure] += "  {difference:+.1f} ({low:.1f} to {high:.1f})".format(**found)
+        for column, path in SET_MEASURES.items():
+            figures = [figure_of_set(run["metrics"], arm, path) for run in runs]
+            texts[column] = ""
+            if None not in figures:
+                scale, digits = (100, 0) if "%" in column else (1, 3)
+                texts[column] = f"{scale * np.mean(figures):.{digits}f}"
         yield arm, texts

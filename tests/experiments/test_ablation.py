@@ -25,6 +25,17 @@ from study.design import (
 from study.gathering import Runs, decide
 from sweeping.plan import Plan, write_plan
 
+# Of what metrics.json has; the set "best_of" was not measured.
+SETS = {
+    "synthetic": {
+        "reinforced": {
+            "identity_accuracy": {"mean": 0.875},
+            "frechet_distance": {"mean": 0.1234},
+            "recall": {"mean": 0.5},
+        },
+    },
+    "privacy": {"memorisation": {"judge": {"reinforced": {"share": {"mean": 0.31}}}}},
+}
 GAIN = {"real_affine": 0.02, "real_reinforced_selected": 0.08, "real_reinforced": 0.05}
 
 
@@ -41,6 +52,7 @@ def write_run(folder, arms, gain, people=20):
     content = {"weights": {m: dict.fromkeys(names, 3) for m in MEASURES}, "arms": arms}
     folder.mkdir(parents=True)
     (folder / "per_person.json").write_text(json.dumps(content))
+    (folder / "metrics.json").write_text(json.dumps(SETS))
 
 
 def write_settings_runs(folder):
@@ -90,6 +102,11 @@ def test_claims_hold_where_mean_and_interval_say_so(workdir):
     assert "### 1 images, random start: 3 seeds" in page and "2 images" not in page
     assert "| arm, and change to real_affine |" in page and "| real_affine | 33.0 | " in page
     assert "| real_reinforced_selected | 38.9  +6.0 (6.0 to 6.0) |" in page
+    rows = {line.split(" | ")[0].strip("| "): line for line in page.splitlines()}
+    for arm in ("real_reinforced_nearest", "synthetic_only"):
+        assert rows[arm].endswith(" | 88 | 0.123 | 50 | 31 |")
+    for arm in ("real", "real_best_of", "real_joint"):
+        assert rows[arm].endswith(" |  |  |  |  |")
     assert "- random start: **CosFace**, affine, of as configured 30.9; " in page
     general = "- general start: **half the rate**, rand_augment, of as configured 30.9; "
     assert f"{general}half the rate 41.0; " in page
