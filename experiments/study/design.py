@@ -55,8 +55,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "as configured": {},
     "half the rate": {"recognize.learning_rate": 5e-4},
     "twice the rate": {"recognize.learning_rate": 2e-3},
+    "four times the rate": {"recognize.learning_rate": 4e-3},
     "CosFace": {"recognize.loss": "cosface"},
     "CosFace, twice the rate": {"recognize.loss": "cosface", "recognize.learning_rate": 2e-3},
+    "CosFace, four times the rate": {"recognize.loss": "cosface", "recognize.learning_rate": 4e-3},
 }
 CHOOSERS = {
     "random": REAL_ONLY,
