@@ -56,9 +56,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "half the rate": {"recognize.learning_rate": 5e-4},
     "twice the rate": {"recognize.learning_rate": 2e-3},
     "four times the rate": {"recognize.learning_rate": 4e-3},
+    "eight times the rate": {"recognize.learning_rate": 8e-3},
     "CosFace": {"recognize.loss": "cosface"},
     "CosFace, twice the rate": {"recognize.loss": "cosface", "recognize.learning_rate": 2e-3},
     "CosFace, four times the rate": {"recognize.loss": "cosface", "recognize.learning_rate": 4e-3},
+    "CosFace, eight times the rate": {"recognize.loss": "cosface", "recognize.learning_rate": 8e-3},
 }
 CHOOSERS = {
     "random": REAL_ONLY,
