@@ -31,12 +31,16 @@ def draw(config, workdir: Path) -> np.ndarray:
         }
         for synthetic, rows in sets
     ]
-    shared = sorted(set(by_seed[0]) & set(by_seed[1]))
+    # What both sets keep of the same noise comes first.
+    shared = set(by_seed[0]) & set(by_seed[1])
+    ordered = [sorted(chosen, key=lambda key: (key not in shared, key)) for chosen in by_seed]
     lines = []
     for person in np.linspace(0, len(splits.train_identities) - 1, PEOPLE).astype(int):
-        keys = [key for key in shared if key[0] == person][:SAMPLES]
         groups = [list(images[labels == person][:REAL])]
-        groups += [[chosen[key] for key in keys] for chosen in by_seed]
+        groups += [
+            [chosen[key] for key in keys if key[0] == person][:SAMPLES]
+            for chosen, keys in zip(by_seed, ordered)
+        ]
         widths = (REAL, SAMPLES, SAMPLES)
         lines.append([_strip(group, width) for group, width in zip(groups, widths)])
     gap = np.full((lines[0][0].shape[0], GAP, 3), 255, np.uint8)

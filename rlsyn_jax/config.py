@@ -218,7 +218,8 @@ def default_config() -> ConfigDict:
     config.synthesize.images = 12  # Images written an identity, for each generator.
     config.synthesize.num_steps = 20
     # Share of the way to noise at which samples of training people begin, with one of the person's
-    # real images noised so far, here and in reinforce; 1 = with noise alone.
+    # real images noised so far, here and in reinforce; 1 = with noise alone, as the samples of a
+    # person who does not exist always do.
     config.synthesize.strength = 1.0
     config.synthesize.solver = "ddim"  # ddim | dpm_solver (second order, without noise)
     config.synthesize.eta = 1.0  # Noise of ddim, 0 to 1.
@@ -234,7 +235,8 @@ def default_config() -> ConfigDict:
     config.synthesize.exports = ()
     config.synthesize.batch_size = 64
     config.synthesize.near_copy_quantile = 0.01  # Of held-out images' distances to train images.
-    # Draws an image before a near copy is given up; candidates for a person who does not exist.
+    # Draws an image before a near copy is given up, where there is one candidate for it; also
+    # people who are drawn for one who does not exist.
     config.synthesize.max_attempts = 2
     # Samples drawn for each one that is kept, by the rewards, in every data set of training people.
     config.synthesize.candidates = 1
@@ -641,6 +643,7 @@ def validate(config: ConfigDict) -> None:
     require(config.generator.num_timesteps >= 2, "generator.num_timesteps", "at least 2")
     require(config.synthesize.strength <= 1, "synthesize.strength", "at most 1")
     for path in ("reinforce.num_steps", "synthesize.num_steps"):
+        # As diffusion.samplers.num_timesteps has it.
         limit = max(1, round(config.synthesize.strength * config.generator.num_timesteps))
         require(
             field(config, path) <= limit,

@@ -38,7 +38,8 @@ class Runs:
         self._found = []
         for name, fields in cells.items():
             folder = sweep_dir / "cells" / name / "evaluate"
-            if (folder / "per_person.json").exists():
+            # Written last.
+            if (folder / "metrics.json").exists():
                 run = json.loads((folder / "per_person.json").read_text())
                 run["metrics"] = json.loads((folder / "metrics.json").read_text())
                 self._found.append((fields, run))

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlsyn_jax.diffusion.samplers import evenly_spaced, initial_noise, num_timesteps, predict
+from rlsyn_jax.diffusion.samplers import begin, evenly_spaced, num_timesteps, predict
 
 
 class SolverPlan(NamedTuple):
@@ -111,8 +111,5 @@ def solve(
         return (step.kept * x + step.image_weight * target, clean), None
 
     start_key, _ = jax.random.split(key)
-    if start is None:
-        x = initial_noise(start_key, sample_ids, image_shape)
-    else:
-        x = start(start_key, sample_ids, class_labels)
+    x = begin(start, start_key, sample_ids, class_labels, image_shape)
     return jax.lax.scan(body, (x, jnp.zeros_like(x)), plan)[0][0]

@@ -28,20 +28,20 @@ class ImageStarts:
         counts: int32 [classes], images of each class.
     """
 
-    images: jax.Array
-    counts: jax.Array
+    images: jax.Array | np.ndarray
+    counts: jax.Array | np.ndarray
 
     def padded_to(self, multiple: int) -> ImageStarts:
-        """Returns the starts with empty classes behind, so that classes divide over devices."""
+        """Returns the starts with empty classes behind, on the host, to divide over devices."""
         empty = -len(self.counts) % multiple
         return ImageStarts(
-            images=jnp.pad(self.images, ((0, empty), (0, 0), (0, 0), (0, 0), (0, 0))),
-            counts=jnp.pad(self.counts, (0, empty), constant_values=1),
+            images=np.pad(self.images, ((0, empty), (0, 0), (0, 0), (0, 0), (0, 0))),
+            counts=np.pad(self.counts, (0, empty), constant_values=1),
         )
 
 
 def group_by_class(images: np.ndarray, class_labels: np.ndarray, num_classes: int) -> ImageStarts:
-    """Groups clean samples by class; within a class the order is kept.
+    """Groups clean samples by class, on the host; within a class the order is kept.
 
     Args:
         images: float32 [n, h, w, c].
@@ -59,23 +59,24 @@ def group_by_class(images: np.ndarray, class_labels: np.ndarray, num_classes: in
     places = np.arange(len(rows)) - (np.cumsum(counts) - counts)[rows]
     grouped = np.zeros((num_classes, counts.max(), *images.shape[1:]), np.float32)
     grouped[rows, places] = images[order]
-    return ImageStarts(jnp.asarray(grouped), jnp.asarray(counts, jnp.int32))
+    return ImageStarts(grouped, counts.astype(np.int32))
 
 
 def noised_images(starts: ImageStarts, alpha_bar: jax.Array) -> Callable:
     """Returns the start of a sampler: (key, sample_ids [b], class_labels [b]) -> x_t [b, h, w, c].
 
-    Sample i begins with image i of its class, counted around, so that all are used alike. Its noise
-    is that of the sampler's ordinary start.
+    Sample i begins with image i of its class, counted around: numbers that follow each other use
+    all alike. Its noise is that of the sampler's ordinary start.
 
     Args:
         starts: of all classes.
         alpha_bar: scalar, signal power of the first step's x_t.
     """
-    shape = starts.images.shape[2:]
+    all_images, counts = jnp.asarray(starts.images), jnp.asarray(starts.counts)
+    shape = all_images.shape[2:]
 
     def start(key, sample_ids, class_labels):
-        images = starts.images[class_labels, sample_ids % starts.counts[class_labels]]
+        images = all_images[class_labels, sample_ids % counts[class_labels]]
         noise = initial_noise(key, sample_ids, shape)
         return jnp.sqrt(alpha_bar) * images + jnp.sqrt(1 - alpha_bar) * noise
 

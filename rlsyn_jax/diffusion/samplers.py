@@ -98,7 +98,7 @@ def make_sampling_plan(
 
 
 def num_timesteps(total: int, strength: float) -> int:
-    """Returns how many of a schedule's timesteps lie below a strength.
+    """Returns how many of a schedule's timesteps lie below a strength, rounded, at least 1.
 
     Raises:
         ValueError: strength out of (0, 1].
@@ -270,7 +270,14 @@ def initial_noise(key: jax.Array, sample_ids: jax.Array, shape: tuple[int, ...])
     return jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(key, i), shape))(sample_ids)
 
 
-def _first(start, key, sample_ids, class_labels, shape) -> jax.Array:
+def begin(
+    start: Callable | None,
+    key: jax.Array,
+    sample_ids: jax.Array,
+    class_labels: jax.Array,
+    shape: tuple[int, ...],
+) -> jax.Array:
+    """Returns the first step's x_t [b, *shape]: what start makes, or noise where it is None."""
     if start is None:
         return initial_noise(key, sample_ids, shape)
     return start(key, sample_ids, class_labels)
@@ -303,7 +310,7 @@ def sample_trajectories(
         start: (key, sample_ids, class_labels) -> the first step's x_t; default noise.
     """
     start_key, step_key = jax.random.split(key)
-    x = _first(start, start_key, sample_ids, class_labels, image_shape)
+    x = begin(start, start_key, sample_ids, class_labels, image_shape)
     number_kept, batch = kept.shape[0], len(sample_ids)
     # One row more than is kept takes what the other steps write.
     states = jnp.zeros((number_kept + 1, *x.shape), x.dtype)
@@ -371,5 +378,5 @@ def sample(
         noise = initial_noise(jax.random.fold_in(step_key, index), sample_ids, image_shape)
         return mean + step.sigma * noise, None
 
-    x = _first(start, start_key, sample_ids, class_labels, image_shape)
+    x = begin(start, start_key, sample_ids, class_labels, image_shape)
     return jax.lax.scan(body, x, (plan, jnp.arange(plan.timesteps.shape[0])))[0]

@@ -81,7 +81,7 @@ def predict_iteration_memory(
         model: the generator.
         num_trained_steps: steps of a rollout that train.
         trained_bytes, frozen_bytes: parameters on one device.
-        bank_bytes: of the reference bank on one device.
+        bank_bytes: of the reference bank, and the images that rollouts begin with, on one device.
         value_bytes: of the value function's parameters; 0 = none.
         decoder_bytes: of the parameters of what decodes latents for the rewards; 0 = pixels.
         decoding_bytes: what it holds at its peak on one device.

@@ -28,9 +28,9 @@ def candidates_per_image(config: ConfigDict, workdir: Path, num_classes: int) ->
 
     That is config.synthesize.best_of or, where it is 0, as many as take the passes through the
     generator that reinforcement and the candidates of its data set (config.synthesize.candidates)
-    took, to the nearest whole number. Every
-    iteration that was made counts, its backward passes as one or two forward passes, as
-    stages.plan.iteration_flops has it; measures and grids of samples meanwhile do not.
+    took, to the nearest whole number. Every iteration that was made counts, its backward passes as
+    one or two forward passes, as stages.plan.iteration_flops has it; measures and grids of samples
+    meanwhile do not.
 
     Args:
         config: complete configuration.

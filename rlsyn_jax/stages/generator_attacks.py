@@ -22,7 +22,6 @@ from rlsyn_jax.stages.inputs import train_labels
 from rlsyn_jax.stages.latent_space import open_latent_space
 from rlsyn_jax.stages.recognition_measures import figure
 from rlsyn_jax.stages.synthesize import GENERATORS
-from rlsyn_jax.stages.training_starts import training_starts
 from rlsyn_jax.training.meshes import batch_sharding, make_mesh, replicated
 
 FALSE_POSITIVE_RATE = 0.01
@@ -125,8 +124,8 @@ def attack_extraction(
 ) -> dict:
     """Do some of a person's samples come out alike, and beside a training image?
 
-    Samples are drawn anew, as the synthetic data sets were before near copies were left out. Images
-    count as the same that lie nearer than nearly all pairs of real images of one person.
+    Samples are drawn anew, from noise, and none is left out. Images count as the same that lie
+    nearer than nearly all pairs of real images of one person.
 
     Args:
         config: complete configuration.
@@ -149,7 +148,8 @@ def attack_extraction(
     max_distance = distance_within_people(
         np.concatenate([images, others]), np.concatenate([labels, other_labels]), settings.quantile
     )
-    sampler = make_sampler(config, num_classes, training_starts(config, workdir, dataset, splits))
+    # From noise: who begins with a training image has it already.
+    sampler = make_sampler(config, num_classes)
     classes = np.repeat(shown, settings.extraction_samples).astype(np.int32)
     result = {}
     for name, stage in GENERATORS.items():

@@ -12,7 +12,7 @@ _ROWS = {
     "parameters": "parameters",
     "optimizer": "optimiser state",
     "average": "average",
-    "bank": "reference bank",
+    "bank": "references and starts",
     "value": "value function",
     "decoder": "decoder",
     "batch": "batch",

@@ -53,7 +53,8 @@ def privacy_panel(
         "are personal data of the people in the training set, and anybody who could recognise them "
         "can recognise them here. What follows asks what is given away beyond that. Images nearer "
         f"than {gate['near_copy_threshold']:.4f} to a training image, by the judge, were "
-        f"drawn again when the sets were made, and left out where they stayed so near ({counts})."
+        "passed over or drawn again when the sets were made, and left out where there was nothing "
+        f"else ({counts})."
     )
     makers = {
         "memorisation": functools.partial(
@@ -63,7 +64,7 @@ def privacy_panel(
             judged="reinforced",
             opening="After RL, ",
             closing="The reward's network was rewarded for nearness, and the judge's nearest were "
-            "drawn again, so that pixels say most about copies.",
+            "not kept, so that pixels say most about copies.",
         ),
         "identity_leakage": functools.partial(
             leakage_table, sets=SET_TITLES, recognizer="The judge"

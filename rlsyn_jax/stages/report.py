@@ -83,6 +83,7 @@ def _content(config: ConfigDict, workdir: Path) -> dict:
         **verification_panel(results["verification_sets"]),
         "people": people,
         "grid_columns": columns,
+        "samples_text": _samples_text(config),
         "verdicts": [gate[name]["verdict"] for name in data_sets(config)],
         "synthetic_tables": _synthetic_tables(results),
         **novel_panel(workdir, results, gate),
@@ -135,8 +136,18 @@ def _summary(results: dict, gate: dict) -> list[dict]:
     return lines
 
 
+def _samples_text(config) -> str:
+    kept = config.synthesize.candidates
+    if kept > 1:
+        return f"The same people: of each generator, what the rewards kept of {kept} times as many."
+    return "The same people and, for both generators, the same noise."
+
+
 def _people(config, sets, train_images, labels, names) -> tuple[list[dict], str]:
-    """Rows real | cold start | after RL, with the images that share their noise first."""
+    """Rows real | cold start | after RL, with the images that share their noise first.
+
+    Where the rewards kept some of several, they kept others of either generator.
+    """
     size = train_images.shape[2]
     shown = np.unique(np.linspace(0, len(names) - 1, config.report.identities).astype(int))
     most_real = min(STRIP, max(np.bincount(labels)[shown]))
@@ -157,7 +168,8 @@ def _people(config, sets, train_images, labels, names) -> tuple[list[dict], str]
         shared = [seed for seed in cold if seed in learned]
         images = {"real": list(train_images[labels == person])}
         for title, row in (("cold start", cold), ("after RL", learned)):
-            images[title] = [row[seed] for seed in shared] or list(row.values())
+            rest = [seed for seed in row if seed not in shared]
+            images[title] = [row[seed] for seed in (*shared, *rest)]
         strips = []
         for kind, number in counts.items():
             blank = np.full_like(train_images[0], 245)
@@ -355,7 +367,7 @@ def _files(workdir: Path) -> list[dict]:
         "synthesize/gate.json": "whether they show the right people",
         "pretrain/samples.png": "samples of the prior",
         "pretrain/model": "the prior's checkpoint",
-        "adapt/samples.png": "samples after the cold start",
+        "adapt/samples.png": "samples after the cold start, from noise",
         "adapt/model": "the cold start's checkpoint",
         "reinforce/metrics.jsonl": "every measure of every iteration",
         "reinforce/model": "the reinforced generator's checkpoint",

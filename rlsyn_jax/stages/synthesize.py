@@ -3,8 +3,9 @@
 For the arm real_best_of there is a third one, the best of many cold-start samples. The others may
 be sifted by the rewards, too: config.synthesize.candidates.
 
-An image that lies closer to a real one than held-out real images do is a near copy: it is drawn
-again with another seed, and where it stays one it is left out and counted. A gate says whether a
+An image that lies closer to a real one than held-out real images do is a near copy: it is passed
+over for another candidate or drawn again with another seed, and where there is nothing else it is
+left out and counted. A gate says whether a
 recogniser that had no part in making the images would know the people in them.
 """
 
@@ -247,7 +248,9 @@ def _data_card(
     channels = f" of the first {guided} channels" if guided else ""
     height, width, _ = image_shape(config)
     strength = config.synthesize.strength
-    begun = "noise" if strength == 1 else f"the person's training images, noised to {strength:g}"
+    begun = "noise"
+    if strength < 1:
+        begun = f"the person's training images, noised {strength:.0%} of the way"
     avoided = "passed over" if made_by else "drawn again"
     return (
         f"# Synthetic identity data set: {config.name}, {name}\n\n"
@@ -260,7 +263,12 @@ def _data_card(
         f"{config.synthesize.guidance_scale}{channels}.{made_by}\n\n"
         "## Privacy\n\n"
         "The images show the people of the training set by design: whoever is in that set can be "
-        "recognised here too. Treat this data set as personal data of those people.\n\n"
-        f"Images closer than {threshold:.4f} (cosine distance of an independent recogniser) to a "
+        "recognised here too. Treat this data set as personal data of those people."
+        + (
+            " Each image was made from one of their training images.\n\n"
+            if strength < 1
+            else "\n\n"
+        )
+        + f"Images closer than {threshold:.4f} (cosine distance of an independent recogniser) to a "
         f"real training image were {avoided}; {counts['near_copies_left_out']} were left out.\n"
     )

@@ -34,7 +34,12 @@ SETS = {
             "recall": {"mean": 0.5},
         },
     },
-    "privacy": {"memorisation": {"judge": {"reinforced": {"share": {"mean": 0.31}}}}},
+    "privacy": {
+        "memorisation": {
+            "judge": {"reinforced": {"share": {"mean": 0.02}}},
+            "pixels": {"reinforced": {"share": {"mean": 0.31}}},
+        }
+    },
 }
 GAIN = {"real_affine": 0.02, "real_reinforced_selected": 0.08, "real_reinforced": 0.05}
 
@@ -104,9 +109,9 @@ def test_claims_hold_where_mean_and_interval_say_so(workdir):
     assert "| real_reinforced_selected | 38.9  +6.0 (6.0 to 6.0) |" in page
     rows = {line.split(" | ")[0].strip("| "): line for line in page.splitlines()}
     for arm in ("real_reinforced_nearest", "synthetic_only"):
-        assert rows[arm].endswith(" | 88 | 0.123 | 50 | 31 |")
+        assert rows[arm].endswith(" | 88 | 0.123 | 50 | 31 | 2 |")
     for arm in ("real", "real_best_of", "real_joint"):
-        assert rows[arm].endswith(" |  |  |  |  |")
+        assert rows[arm].endswith(" |  |  |  |  |  |")
     assert "- random start: **CosFace**, affine, of as configured 30.9; " in page
     general = "- general start: **half the rate**, rand_augment, of as configured 30.9; "
     assert f"{general}half the rate 41.0; " in page

@@ -55,6 +55,7 @@ def make_content(**changes):
                 ],
             }
         ],
+        "samples_text": "The same people.",
         "rankings_text": "Queries on the left.",
         "rankings": [{"image": PIXEL, "caption": "ann: 4 of 5 right"}],
         "arm_charts": [{"image": PIXEL, "alt": "chart of mAP"}],

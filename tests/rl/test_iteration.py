@@ -332,6 +332,7 @@ def test_gradient_is_exact_where_rollouts_begin_with_images():
         statistics=untouched_rewards(expected_reward(params, plan=plan, grey=grey)),
         plan=plan,
         starts=group_by_class(images, np.arange(CLASSES), CLASSES),
+        devices=8,
     )
     exact = exact_gradient(params, plan=plan, grey=grey)
     # Another start would be seen.
@@ -571,6 +572,7 @@ def test_an_iteration_is_one_program_without_transfers(caplog):
         settings_with(**EVERYTHING),
         reference=make_params(),
         optimizer=optax.adam(0.01),
+        starts=group_by_class(np.zeros((CLASSES, *SHAPE)), np.arange(CLASSES), CLASSES),
         devices=8,
         fsdp=2,
         choice="random",

@@ -175,7 +175,7 @@ def test_the_best_of_many_are_better_than_the_first(workdir):
     for name, number in numbers.items():
         assert gate[name]["candidates_per_image"] == number
         card = (workdir / "synthesize" / name / "README.md").read_text()
-        assert f"best of {number} times" in card and "training images, noised to 0.8" in card
+        assert f"best of {number} times" in card and "images, noised 80% of the way" in card
     cold, best = (read_manifest(workdir / "synthesize" / n) for n in ("cold_start", "best_of"))
     assert list(best) == list(cold) and set(best["checkpoint"]) == {"adapt"}
     assert min(best["nearest_real_distance"]) >= gate["near_copy_threshold"]
