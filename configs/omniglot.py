@@ -54,6 +54,8 @@ def get_config(target="small2"):
     config.reinforce.evaluate_every = 20
     config.reinforce.identities = 16
     config.reinforce.samples = 4
+    # So few samples tell what the policy did from what the start did only if they begin alike.
+    config.reinforce.samples_per_start = 4
     config.reinforce.num_steps = 8
     # Shared by all characters: each one's own row would be visited in few iterations.
     config.reinforce.trainable = "lora"

@@ -140,6 +140,8 @@ def default_config() -> ConfigDict:
     # ddpo_is (clipped importance ratio) | ddpo_sf (score function) | dpok (clamped ratio).
     config.reinforce.algorithm = "ddpo_is"
     config.reinforce.iterations = 20
+    # So many of an identity's samples begin with the same noise; divides their number.
+    config.reinforce.samples_per_start = 1
     config.reinforce.identities = 8  # Identities of one iteration.
     config.reinforce.samples = 8  # Samples an identity; leave-one-out credit needs 3.
     # The policy: the rollout's denoising steps, and which of them have noise and train. The
@@ -436,7 +438,8 @@ _POSITIVE_INTEGERS = (
     "generator.depth generator.num_heads pretrain.batch_size pretrain.checkpoint_every "
     "extractor.steps extractor.identities_per_batch "
     "extractor.images_per_identity adapt.batch_size adapt.lora_rank adapt.checkpoint_every "
-    "reinforce.identities reinforce.samples reinforce.num_steps reinforce.num_trained_steps "
+    "reinforce.identities reinforce.samples reinforce.samples_per_start reinforce.num_steps "
+    "reinforce.num_trained_steps "
     "reinforce.window_iterations reinforce.inner_epochs reinforce.minibatches "
     "reinforce.lora_rank reinforce.evaluate_every reinforce.checkpoint_every synthesize.images "
     "synthesize.num_steps synthesize.candidates synthesize.num_novel synthesize.batch_size "
@@ -892,6 +895,11 @@ def _validate_reinforce(config: ConfigDict, require) -> None:
     )
     require(reinforce.trained_fraction > 0, "reinforce.trained_fraction", "in (0, 1]")
     require(reinforce.statistics_momentum < 1, "reinforce.statistics_momentum", "below 1")
+    require(
+        reinforce.samples % reinforce.samples_per_start == 0,
+        "reinforce.samples_per_start",
+        f"a divisor of reinforce.samples ({reinforce.samples})",
+    )
     batch = reinforce.identities * reinforce.samples
     require(
         batch % reinforce.minibatches == 0,

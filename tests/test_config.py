@@ -307,6 +307,8 @@ def test_no_choice_may_be_unknown(path):
         ("image.width", 16, []),
         ("reinforce.eta", 0.0, []),
         ("reinforce.minibatches", 3, []),
+        ("reinforce.samples_per_start", 3, []),
+        ("reinforce.samples_per_start", 0, []),
         ("reinforce.num_steps", 1, []),
         ("reinforce.num_steps", 2000, []),
         ("reinforce.clip_range", 0.0, []),

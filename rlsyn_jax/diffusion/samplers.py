@@ -296,6 +296,7 @@ def sample_trajectories(
     clip_denoised: bool,
     log_prob_reduce: str = "mean",
     start: Callable | None = None,
+    start_ids: jax.Array | None = None,
 ) -> Trajectory:
     """Rolls the whole denoising out in one scan and keeps what happened at some steps.
 
@@ -308,9 +309,12 @@ def sample_trajectories(
         kept: int [K], the steps to keep, ascending and all different.
         image_shape: (h, w, c).
         start: (key, sample_ids, class_labels) -> the first step's x_t; default noise.
+        start_ids: int [b], numbers that starts are told apart by; default sample_ids. Samples of
+            one class with one start_id begin alike, and the steps' noise alone sets them apart.
     """
     start_key, step_key = jax.random.split(key)
-    x = begin(start, start_key, sample_ids, class_labels, image_shape)
+    start_ids = sample_ids if start_ids is None else start_ids
+    x = begin(start, start_key, start_ids, class_labels, image_shape)
     number_kept, batch = kept.shape[0], len(sample_ids)
     # One row more than is kept takes what the other steps write.
     states = jnp.zeros((number_kept + 1, *x.shape), x.dtype)

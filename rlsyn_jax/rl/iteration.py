@@ -58,6 +58,8 @@ class PolicySettings:
         guidance_channels: the first so many channels are guided; 0 = all.
         unconditional: whether its unconditional branch is "trained" or "detached".
         deterministic_elsewhere: steps that do not train add no noise.
+        samples_per_start: of an identity's samples so many begin alike, so that what sets them
+            apart is what the policy did; 1 = none do.
         inner_epochs: passes over a batch of trajectories. minibatches: updates of one pass, each on
             its share of the samples and all trained steps.
         micro_batch: transitions of one forward and backward pass; gradients add up to the update's.
@@ -73,6 +75,7 @@ class PolicySettings:
     num_classes: int
     num_identities: int
     samples_per_identity: int
+    samples_per_start: int
     prediction_type: str
     clip_denoised: bool
     algorithm: str
@@ -203,6 +206,7 @@ def make_iteration(
             image_shape=settings.image_shape,
             log_prob_reduce=settings.log_prob_reduce,
             start=starts and noised_images(starts, plan.alpha_bar[0]),
+            start_ids=sample_ids // settings.samples_per_start,
             **estimation,
         )
         rows = jax.tree.map(lambda values: values[kept], steps)

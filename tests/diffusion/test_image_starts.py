@@ -97,3 +97,43 @@ def test_a_rollout_begins_where_plain_sampling_does():
     np.testing.assert_allclose(rollout.images, plain, atol=1e-6)
     begun = start(jax.random.split(KEY)[0], ids, classes)
     np.testing.assert_allclose(rollout.states[0], begun, atol=1e-6)
+
+
+def test_samples_may_begin_alike_and_part_by_the_steps_noise():
+    ids, classes = jnp.arange(6), jnp.repeat(jnp.arange(2), 3)
+    plan = make_sampling_plan(LEVELS, num_steps=4, eta=1.0, strength=0.6)
+    start = noised_images(starts(), plan.alpha_bar[0])
+
+    def rollout(begin, **options):
+        return sample_trajectories(
+            lambda x, timesteps, labels: 0.3 * x,
+            KEY,
+            ids,
+            classes,
+            plan,
+            jnp.arange(4),
+            start=begin,
+            **options,
+            **OPTIONS,
+        )
+
+    for begin in (start, None):
+        alike = rollout(begin, start_ids=ids // 3)
+        for group in (alike.states[0, :3], alike.states[0, 3:]):
+            np.testing.assert_array_equal(group, jnp.broadcast_to(group[0], group.shape))
+        assert np.abs(alike.states[0, 0] - alike.states[0, 3]).min() > 0
+        for step in (1, 3):
+            assert np.abs(np.diff(alike.states[step, :3], axis=0)).min() > 0
+        # The steps' own noise is what it is without.
+        other = rollout(begin)
+        noise = [
+            (one.next_states[0] - first_mean(one, plan)) / plan.sigma[0] for one in (alike, other)
+        ]
+        np.testing.assert_allclose(*noise, atol=1e-4)
+
+
+def first_mean(trajectory, plan):
+    """The first step's mean by the network of 0.3 x, which estimates the noise."""
+    x, level = trajectory.states[0], plan.alpha_bar[0]
+    clean = (x - jnp.sqrt(1 - level) * 0.3 * x) / jnp.sqrt(level)
+    return plan.image_weight[0] * clean + plan.noise_weight[0] * 0.3 * x

@@ -40,6 +40,7 @@ SETTINGS = PolicySettings(
     num_classes=CLASSES,
     num_identities=CLASSES,
     samples_per_identity=32,
+    samples_per_start=1,
     prediction_type="epsilon",
     clip_denoised=False,
     algorithm="ddpo_is",
@@ -307,6 +308,7 @@ def agree(sampled, exact, factor, steps=range(STEPS)):
         ({"algorithm": "dpok"}, {}, 3),
         ({"log_prob_reduce": "mean", "micro_batch": 1024}, {}, 3 * 2),
         ({"guidance_scale": 1.8}, {}, 3),
+        ({"samples_per_start": 4}, {}, 3),
         ({}, {"choice": "random"}, 1),
     ],
 )
