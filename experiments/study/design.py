@@ -264,6 +264,7 @@ _HARDLY_GENERATED: dict[str, Any] = {
     "reinforce.evaluate_every": 1,
     "reinforce.identities": 4,
     "reinforce.samples": 4,
+    "reinforce.samples_per_start": 1,
     "reinforce.num_steps": 4,
     "reinforce.num_trained_steps": 2,
     "reinforce.trainable": "class_embedding",
