@@ -13,6 +13,7 @@ DIR/results.json has every comparison of the complete runs, and DIR/RESULTS.md t
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -63,6 +64,7 @@ def main(arguments: list[str]) -> None:
             runs = Runs(plan.cells, workdir / name)
             claims += compare(name, runs, options)
             lines += tables(name, plan, runs, workdir)
+            lines += ["", *how_to_reproduce(name, workdir, options), ""]
     write_json(workdir / "results.json", claims)
     write_text(workdir / "RESULTS.md", "\n".join(lines) + "\n")
     print(f"results: {workdir / 'results.json'}, {workdir / 'RESULTS.md'}", flush=True)
@@ -107,7 +109,6 @@ def tried_settings(name: str, workdir: Path) -> Runs:
 
 def compare(name: str, runs: Runs, options: argparse.Namespace) -> Iterator[dict]:
     """Yields every comparison of a target whose runs are there."""
-    command = f"python experiments/ablation.py --workdir=DIR --data=FOLDER --targets={name}"
     for images in _TARGETS[name].images:
         for comparison in COMPARISONS:
             of_arm = runs.named(title(images, comparison.start))
@@ -123,8 +124,28 @@ def compare(name: str, runs: Runs, options: argparse.Namespace) -> Iterator[dict
                     "arm": comparison.arm,
                     **decide(comparison, found, baselines, measure),
                     "claimed": name in CLAIMED,
-                    "command": f"{command} --seeds={options.seeds}",
+                    "command": command_of(name, options),
                 }
+
+
+def how_to_reproduce(name: str, workdir: Path, options: argparse.Namespace) -> Iterator[str]:
+    """Yields the command of a target's tables and what their runs took."""
+    cells, settings = (stage_hours(workdir / folder) for folder in (name, f"{name}_settings"))
+    yield f"`{command_of(name, options)}`; the runs took {cells + settings:.1f} hours,"
+    yield f"{settings:.1f} of them to choose settings (of all stages, {options.parallel} runs at a"
+    yield "time sharing the cores; priors and extractors that were kept before are not among them)."
+
+
+def command_of(name: str, options: argparse.Namespace) -> str:
+    """Returns what a target's results are made by."""
+    command = f"python experiments/ablation.py --workdir=DIR --data=FOLDER --targets={name}"
+    return f"{command} --seeds={options.seeds}"
+
+
+def stage_hours(folder: Path) -> float:
+    """Returns the hours that the stages of a sweep's runs took, shared ones once."""
+    records = (path for path in folder.rglob("stage.json") if not path.parent.is_symlink())
+    return sum(json.loads(path.read_text())["seconds"] for path in records) / 3600
 
 
 def tables(name: str, plan: Plan, runs: Runs, workdir: Path) -> Iterator[str]:

@@ -58,6 +58,7 @@ def write_run(folder, arms, gain, people=20):
     folder.mkdir(parents=True)
     (folder / "per_person.json").write_text(json.dumps(content))
     (folder / "metrics.json").write_text(json.dumps(SETS))
+    (folder / "stage.json").write_text(json.dumps({"seconds": 3600.0}))
 
 
 def write_settings_runs(folder):
@@ -105,6 +106,9 @@ def test_claims_hold_where_mean_and_interval_say_so(workdir):
     assert found["reinforced against best of N"]["difference"] == pytest.approx(5.0)
     page = (workdir / "RESULTS.md").read_text()
     assert "### 1 images, random start: 3 seeds" in page and "2 images" not in page
+    # Two starts of three seeds, and every setting of each start and three augmentations besides.
+    tried = 2 * len(SETTINGS) + 3
+    assert f"--targets=lfw --seeds=5`; the runs took {6 + tried}.0 hours,\n{tried}.0 of" in page
     assert "| arm, and change to real_affine |" in page and "| real_affine | 33.0 | " in page
     assert "| real_reinforced_selected | 38.9  +6.0 (6.0 to 6.0) |" in page
     rows = {line.split(" | ")[0].strip("| "): line for line in page.splitlines()}
