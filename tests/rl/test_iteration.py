@@ -802,7 +802,7 @@ def test_devices_and_micro_batches_change_no_number(monkeypatch, devices, fsdp, 
                 record[name], wanted[name], rtol=1e-4, atol=1e-6, err_msg=name
             )
     for got, wanted in zip(*map(jax.tree.leaves, (state.params, expected.params))):
-        # Adam's first steps are as long for a small gradient, whose rounding is a larger part of it.
+        # Adam's steps are as long for a small gradient, whose rounding is a larger part of it.
         np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=2e-5)
 
 
