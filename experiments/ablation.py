@@ -5,9 +5,10 @@
 FOLDER has lfw_target, lfw_general, omniglot/small1, omniglot/small2 and orl_faces, one folder of
 images an identity; without them, --targets=tiny shows in minutes that everything runs. What runs
 and what counts as a claim stands in experiments/study/design.py. For each target, recognisers'
-settings are chosen on validation people in DIR/TARGET_settings; its cells then are a sweep in
-DIR/TARGET. The same command resumes; at the end, and with --gather at any time,
-DIR/results.json has every comparison of the complete runs, and DIR/RESULTS.md the tables.
+settings are chosen on validation people in DIR/TARGET_settings, and what more real images give is
+measured in DIR/TARGET_headroom; its cells then are a sweep in DIR/TARGET. The same command resumes;
+at the end, and with --gather at any time, DIR/results.json has every comparison of the complete
+runs, and DIR/RESULTS.md the tables.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from study.design import (
+    CHOOSERS,
     CLAIMED,
     COMPARISONS,
     MEASURES,
@@ -31,9 +33,11 @@ from study.design import (
     Target,
     cells,
     choosing_cells,
+    headroom_cells,
+    headroom_title,
     title,
 )
-from study.gathering import Runs, arm_rows, best_mean, choose, decide
+from study.gathering import Runs, arm_rows, best_arm, best_mean, choose, decide
 from sweeping.plan import Plan, read_plan
 
 from rlsyn_jax.training.atomic_files import write_json, write_text
@@ -54,6 +58,10 @@ def main(arguments: list[str]) -> None:
             failed.append(f"{name} (settings)")
             continue
         choices = chosen(name, workdir)
+        more_images = headroom_cells(target, data, cache, options.seeds, choices)
+        if not sweep(workdir / f"{name}_headroom", target, more_images, options):
+            failed.append(f"{name} (headroom)")
+            continue
         made = cells(target, data, cache, options.seeds, choices)
         if not sweep(workdir / name, target, made, options):
             failed.append(name)
@@ -102,7 +110,11 @@ def chosen(name: str, workdir: Path) -> dict[str, Choice]:
 
 def tried_settings(name: str, workdir: Path) -> Runs:
     """Returns the runs that tried a target's settings, as far as they are there."""
-    folder = workdir / f"{name}_settings"
+    return runs_of(workdir / f"{name}_settings")
+
+
+def runs_of(folder: Path) -> Runs:
+    """Returns the runs of a sweep, as far as they are there."""
     planned = (folder / "sweep.json").exists()
     return Runs(read_plan(folder).cells if planned else {}, folder)
 
@@ -130,8 +142,9 @@ def compare(name: str, runs: Runs, options: argparse.Namespace) -> Iterator[dict
 
 def how_to_reproduce(name: str, workdir: Path, options: argparse.Namespace) -> Iterator[str]:
     """Yields the command of a target's tables and what their runs took."""
-    cells, settings = (stage_hours(workdir / folder) for folder in (name, f"{name}_settings"))
-    yield f"`{command_of(name, options)}`; the runs took {cells + settings:.1f} hours,"
+    folders = (f"{name}_settings", f"{name}_headroom", name)
+    settings, *others = (stage_hours(workdir / folder) for folder in folders)
+    yield f"`{command_of(name, options)}`; the runs took {settings + sum(others):.1f} hours,"
     yield f"{settings:.1f} of them to choose settings (of all stages, {options.parallel} runs at a"
     yield "time sharing the cores; priors and extractors that were kept before are not among them)."
 
@@ -166,6 +179,7 @@ def tables(name: str, plan: Plan, runs: Runs, workdir: Path) -> Iterator[str]:
         )
         augmentation = choice.augmentation or "no augmentation"
         yield f"- {start} start: **{choice.setting}**, {augmentation}, of {'; '.join(means)}"
+    yield from headroom_table(name, runs_of(workdir / f"{name}_headroom"))
     for images in sorted(_TARGETS[name].images):
         for start in STARTS:
             cell, baseline = title(images, start), choices[start].baseline
@@ -173,6 +187,26 @@ def tables(name: str, plan: Plan, runs: Runs, workdir: Path) -> Iterator[str]:
     for change in _TARGETS[name].variations:
         found, baseline = [*runs.named(change).values()], choices["random"].baseline
         yield from _table(f"2 images, random start, {change}", found, baseline)
+
+
+def headroom_table(name: str, runs: Runs) -> Iterator[str]:
+    """Yields the lines of what the best arm of real images reaches with more of them."""
+    rows = []
+    for start in CHOOSERS:
+        for images in _TARGETS[name].headroom:
+            found = [*runs.named(headroom_title(images, start)).values()]
+            if not found:
+                continue
+            texts = []
+            for measure in MEASURES:
+                arm, mean = best_arm(found, measure)
+                texts.append(f"{100 * mean:.1f} ({arm})")
+            rows.append(f"| {images or 'all'} | {start} | {len(found)} | {' | '.join(texts)} |")
+    if rows:
+        yield from ("", "### Headroom: the best arm without synthetic images, by real ones", "")
+        yield f"| images an identity | start | seeds | {' | '.join(MEASURES.values())} |"
+        yield "| --- | --- | --- |" + " --- |" * len(MEASURES)
+        yield from rows
 
 
 def _table(heading: str, runs: list[dict], baseline: str) -> Iterator[str]:

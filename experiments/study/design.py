@@ -159,6 +159,7 @@ class Target:
         base: config file, as of --config.
         data, general: folders below the one that --data names; "" = drawn by the package.
         images: training images an identity, in the order in which they are tried.
+        headroom: numbers of them at which real images alone are measured; 0 = all there are.
         variations: names of those that it runs.
         settings: names of those among which it chooses.
     """
@@ -167,12 +168,13 @@ class Target:
     data: str = ""
     general: str = ""
     images: tuple[int, ...] = (2, 1, 3, 5)
+    headroom: tuple[int, ...] = (1, 2, 3, 5, 0)
     variations: tuple[str, ...] = _variations_without(_FROM_NOISE)
     settings: tuple[str, ...] = tuple(SETTINGS)
 
 
 TARGETS = {
-    "lfw": Target("configs/faces.py:lfw", "lfw_target", "lfw_general", (2, 1, 3)),
+    "lfw": Target("configs/faces.py:lfw", "lfw_target", "lfw_general", (2, 1, 3), (1, 2, 3, 0)),
     "omniglot": Target(
         "configs/omniglot.py:small2",
         "omniglot/small2",
@@ -192,6 +194,7 @@ TARGETS = {
 TINY = Target(
     "configs/quickstart.py:ci",
     images=(2,),
+    headroom=(2, 0),
     variations=("only coverage",),
     settings=("as configured", "CosFace"),
 )
@@ -309,6 +312,33 @@ def choosing_cells(target: Target, data: str, cache: str) -> list[dict[str, Any]
     return made
 
 
+def headroom_cells(
+    target: Target, data: str, cache: str, seeds: int, choices: Mapping[str, Choice]
+) -> list[dict[str, Any]]:
+    """Returns the changes of each cell that shows what more real images give.
+
+    That is what synthetic ones could give at most, if they were as good as real ones.
+
+    Args: see `cells`.
+    """
+    fields = _HARDLY_GENERATED | {"privacy.attacks": (), "recognize.random_start": ()}
+    fields |= _common(target, data, cache)
+    return [
+        {
+            "name": headroom_title(images, start),
+            "seed": seed,
+            **fields,
+            **SETTINGS[choices[start].setting],
+            "split.train_images": images,
+            "recognize.start": start,
+            "recognize.arms": arms,
+        }
+        for start, arms in CHOOSERS.items()
+        for seed in range(seeds)
+        for images in target.headroom
+    ]
+
+
 def cells(
     target: Target, data: str, cache: str, seeds: int, choices: Mapping[str, Choice]
 ) -> list[dict[str, Any]]:
@@ -359,6 +389,11 @@ def chooser(start: str, setting: str) -> str:
 def augmenter(start: str, augmentation: str) -> str:
     """Returns the name of the cell that tries an augmentation of an arm that adds images."""
     return f"{start} start, {AUGMENTED[start]}, {augmentation}"
+
+
+def headroom_title(images: int, start: str) -> str:
+    """Returns the name of the cells of so many real images an identity alone."""
+    return f"{images or 'all'} real images, {start} start"
 
 
 def title(images: int, start: str) -> str:

@@ -121,6 +121,15 @@ def decide(
     return {"baseline": best, **points, "holds": holds}
 
 
+def best_arm(runs: Sequence[dict], measure: str) -> tuple[str, float]:
+    """Returns the arm with the best mean over some runs, and that mean."""
+    means = {
+        arm: float(np.mean([mean_of(run, arm, measure) for run in runs])) for arm in runs[0]["arms"]
+    }
+    best = max(means, key=means.get)
+    return best, means[best]
+
+
 def in_points(difference: Difference) -> dict[str, Any]:
     """Returns a difference of shares in points, rounded to hundredths."""
     mean, low, high = (round(100 * part, 2) for part in difference[:3])

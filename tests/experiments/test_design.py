@@ -11,6 +11,7 @@ from study.design import (
     Choice,
     cells,
     choosing_cells,
+    headroom_cells,
 )
 from sweeping.cells import cell_names, changed_config
 from sweeping.python_files import load_base
@@ -22,6 +23,7 @@ def test_every_cell_is_valid(name):
     _, base = load_base(target.base)
     choices = dict.fromkeys(STARTS, Choice("CosFace", "affine"))
     changes = choosing_cells(target, "data", "priors")
+    changes += headroom_cells(target, "data", "priors", 1, choices)
     changes += cells(target, "data", "priors", 1, choices)
     for cell, changed in zip(cell_names(changes), changes):
         changed_config(base, changed, cell)
