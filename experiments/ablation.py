@@ -25,6 +25,7 @@ from study.design import (
     CLAIMED,
     COMPARISONS,
     MEASURES,
+    SEEDS_OF_A_CLAIM,
     SET_MEASURES,
     STARTS,
     TARGETS,
@@ -128,6 +129,7 @@ def compare(name: str, runs: Runs, options: argparse.Namespace) -> Iterator[dict
             seeds = sorted(set(of_arm) & set(of_baseline))
             found, baselines = ([of[seed] for seed in seeds] for of in (of_arm, of_baseline))
             for measure in MEASURES if seeds else ():
+                enough = len(seeds) >= SEEDS_OF_A_CLAIM
                 yield {
                     "name": comparison.name,
                     "data": name,
@@ -135,7 +137,7 @@ def compare(name: str, runs: Runs, options: argparse.Namespace) -> Iterator[dict
                     "measure": measure,
                     "arm": comparison.arm,
                     **decide(comparison, found, baselines, measure),
-                    "claimed": name in CLAIMED,
+                    "claimed": name in CLAIMED and enough,
                     "command": command_of(name, options),
                 }
 

@@ -13,6 +13,7 @@ from typing import Any
 
 # Points, the published gain on Market-1501 (arXiv 2604.07884, table 2).
 GOAL = 3.2
+SEEDS_OF_A_CLAIM = 5
 MEASURES = {"open_map": "mAP, unseen identities", "closed_rank1": "rank-1, enrolled identities"}
 # Of an arm's synthetic images: column -> where evaluate/metrics.json has it, of a set. The judge
 # looks at who is in them, in which no reward has a part; it passes over what it takes for near

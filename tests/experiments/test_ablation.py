@@ -109,7 +109,8 @@ def test_claims_hold_where_mean_and_interval_say_so(workdir):
     scratch = found["the method against real images, from scratch"]
     assert scratch["baseline"] == "real_affine" and scratch["holds"]
     assert scratch["difference"] == scratch["low"] == scratch["high"] == pytest.approx(6.0)
-    assert (scratch["seeds"], scratch["images"], scratch["claimed"]) == (3, 1, True)
+    # Three seeds are too few for a claim.
+    assert (scratch["seeds"], scratch["images"], scratch["claimed"]) == (3, 1, False)
     assert not found["the method against equal information"]["holds"]
     assert found["reinforced against best of N"]["difference"] == pytest.approx(5.0)
     page = (workdir / "RESULTS.md").read_text()
@@ -129,6 +130,19 @@ def test_claims_hold_where_mean_and_interval_say_so(workdir):
     assert "- random start: **CosFace**, affine, of as configured 30.9; " in page
     general = "- general start: **half the rate**, rand_augment, of as configured 30.9; "
     assert f"{general}half the rate 41.0; " in page
+
+
+def test_five_seeds_are_a_claim(tmp_path):
+    plan = {}
+    for seed in range(5):
+        for start, arms in STARTS.items():
+            plan[f"cell {seed} {start}"] = {"name": title(2, start), "seed": seed}
+            folder = tmp_path / "lfw" / "cells" / f"cell {seed} {start}" / "evaluate"
+            write_run(folder, arms, GAIN)
+    write_plan(Plan("base.py", "Faces", plan, []), tmp_path / "lfw")
+    ablation.main([f"--workdir={tmp_path}", "--targets=lfw", "--gather"])
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert all(result["claimed"] and result["seeds"] == 5 for result in results)
 
 
 def test_results_are_written_where_settings_are_not_known(workdir):
