@@ -181,7 +181,7 @@ def tables(name: str, plan: Plan, runs: Runs, workdir: Path) -> Iterator[str]:
         )
         augmentation = choice.augmentation or "no augmentation"
         yield f"- {start} start: **{choice.setting}**, {augmentation}, of {'; '.join(means)}"
-    yield from headroom_table(name, runs_of(workdir / f"{name}_headroom"))
+    yield from headroom_table(name, runs_of(workdir / f"{name}_headroom"), choices)
     for images in sorted(_TARGETS[name].images):
         for start in STARTS:
             cell, baseline = title(images, start), choices[start].baseline
@@ -191,12 +191,13 @@ def tables(name: str, plan: Plan, runs: Runs, workdir: Path) -> Iterator[str]:
         yield from _table(f"2 images, random start, {change}", found, baseline)
 
 
-def headroom_table(name: str, runs: Runs) -> Iterator[str]:
+def headroom_table(name: str, runs: Runs, choices: dict[str, Choice]) -> Iterator[str]:
     """Yields the lines of what the best arm of real images reaches with more of them."""
     rows = []
     for start in CHOOSERS:
+        setting = choices[start].setting
         for images in _TARGETS[name].headroom:
-            found = [*runs.named(headroom_title(images, start)).values()]
+            found = [*runs.named(headroom_title(images, start, setting)).values()]
             if not found:
                 continue
             texts = []

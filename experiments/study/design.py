@@ -337,7 +337,7 @@ def headroom_cells(
     fields |= _common(target, data, cache)
     return [
         {
-            "name": headroom_title(images, start),
+            "name": headroom_title(images, start, choices[start].setting),
             "seed": seed,
             **fields,
             **SETTINGS[choices[start].setting],
@@ -403,9 +403,9 @@ def augmenter(start: str, augmentation: str) -> str:
     return f"{start} start, {AUGMENTED[start]}, {augmentation}"
 
 
-def headroom_title(images: int, start: str) -> str:
-    """Returns the name of the cells of so many real images an identity alone."""
-    return f"{images or 'all'} real images, {start} start"
+def headroom_title(images: int, start: str, setting: str) -> str:
+    """Returns the name of the cells of so many real images an identity alone, by a setting."""
+    return f"{images or 'all'} real images, {start} start, {setting}"
 
 
 def title(images: int, start: str) -> str:
