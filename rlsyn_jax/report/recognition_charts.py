@@ -35,7 +35,7 @@ def cmc_chart(title: str, curves: Mapping[str, Sequence[float]]) -> str:
         axes.set_xlabel("answers looked at")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlim(left=1)
-        _finish(axes, title, "lower right")
+        _finish(figure, axes, title)
         return svg(figure)
 
 
@@ -63,7 +63,7 @@ def roc_chart(
         axes.set_xlim(min(false_accept_rates), 1)
         axes.set_ylim(0, 1.02)
         axes.set_xlabel("false accept rate")
-        _finish(axes, title, "upper left")
+        _finish(figure, axes, title)
         return svg(figure)
 
 
@@ -144,9 +144,12 @@ def _styles(curves):
         yield COLORS[number % len(COLORS)], dashes[number % len(dashes)], item
 
 
-def _finish(axes, title: str, legend: str) -> None:
+def _finish(figure, axes, title: str) -> None:
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.grid(axis="y")
     axes.set_axisbelow(True)
     axes.set_title(title)
-    axes.legend(fontsize=8, loc=legend)
+    # Below, where none of many curves can run through it; the curves keep their height.
+    rows = -(-len(axes.lines) // 2)
+    figure.set_figheight(figure.get_figheight() + 0.17 * rows)
+    figure.legend(fontsize=8, loc="outside lower center", ncols=2)
