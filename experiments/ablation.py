@@ -177,7 +177,7 @@ def tables(name: str, plan: Plan, runs: Runs, workdir: Path) -> Iterator[str]:
     for start, choice in choices.items():
         means = (
             f"{setting} {100 * best_mean(tried, start, setting):.1f}"
-            for setting in _TARGETS[name].settings_of(start)
+            for setting in _TARGETS[name].settings
         )
         augmentation = choice.augmentation or "no augmentation"
         yield f"- {start} start: **{choice.setting}**, {augmentation}, of {'; '.join(means)}"

@@ -28,6 +28,10 @@ PRIVACY_ATTACKS = (
     "extraction",
 )
 
+# Fields that came after there were runs -> the value at which a run is what it was without them.
+# Work folders of before are still accepted where they have it.
+ADDED_LATER = {"reinforce.samples_per_start": 1}
+
 
 def default_config() -> ConfigDict:
     """Returns the complete configuration; a config file changes fields and adds none."""

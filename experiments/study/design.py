@@ -65,12 +65,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "CosFace, four times the rate": {"recognize.loss": "cosface", "recognize.learning_rate": 4e-3},
     "CosFace, eight times the rate": {"recognize.loss": "cosface", "recognize.learning_rate": 8e-3},
 }
-# Random weights may need more updates, too; all arms of the start then make as many.
-LONGER = {
+# High rates may need more updates, too; all arms of the start then make as many.
+SETTINGS |= {
     f"{name}, twice the updates": SETTINGS[name] | {"recognize.steps": 800}
-    for name in ("four times the rate", "eight times the rate")
+    for name in ("four times the rate", "eight times the rate", "CosFace, four times the rate")
 }
-SETTINGS |= LONGER
+SETTINGS["eight times the rate, four times the updates"] = SETTINGS["eight times the rate"] | {
+    "recognize.steps": 1600
+}
 CHOOSERS = {
     "random": REAL_ONLY,
     "general": tuple(arm for arm in EQUAL_INFORMATION if arm != "real_general"),  # Not trained.
@@ -178,10 +180,6 @@ class Target:
     headroom: tuple[int, ...] = (1, 2, 3, 5, 0)
     variations: tuple[str, ...] = _variations_without(_FROM_NOISE)
     settings: tuple[str, ...] = tuple(SETTINGS)
-
-    def settings_of(self, start: str) -> tuple[str, ...]:
-        """Returns the names of the settings among which it chooses for a start."""
-        return tuple(name for name in self.settings if start == "random" or name not in LONGER)
 
 
 TARGETS = {
@@ -307,8 +305,7 @@ def choosing_cells(target: Target, data: str, cache: str) -> list[dict[str, Any]
     for start, arms in CHOOSERS.items():
         fields |= {"recognize.start": start, "recognize.arms": arms}
         made += [
-            {"name": chooser(start, name), **fields, **SETTINGS[name]}
-            for name in target.settings_of(start)
+            {"name": chooser(start, name), **fields, **SETTINGS[name]} for name in target.settings
         ]
     for start, arm in AUGMENTED.items():
         fields |= {"recognize.start": start, "recognize.arms": (arm,)}

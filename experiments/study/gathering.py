@@ -67,7 +67,7 @@ def choose(runs: Runs, target: Target) -> dict[str, Choice]:
     """
     choices = {}
     for start in CHOOSERS:
-        setting = max(target.settings_of(start), key=lambda name: best_mean(runs, start, name))
+        setting = max(target.settings, key=lambda name: best_mean(runs, start, name))
         means = arm_means(runs, chooser(start, setting))
         by_augmentation = {name: means[arm] for arm, name in AUGMENTATIONS.items()}
         if start in AUGMENTED:

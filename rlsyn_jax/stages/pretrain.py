@@ -34,7 +34,7 @@ from rlsyn_jax.stages.inputs import GENERAL_FIELDS, TARGET_FIELDS, load_general,
 from rlsyn_jax.stages.kept_folders import fetch, keep
 from rlsyn_jax.stages.latent_space import LATENT_FIELDS, latent_space_name, sample_shape
 from rlsyn_jax.stages.networks import SHARED_FIELDS, check_starting_weights
-from rlsyn_jax.stages.stage_record import StageRecord, fingerprint, plain
+from rlsyn_jax.stages.stage_record import StageRecord, fingerprint, plain, shaping
 from rlsyn_jax.stages.verification_sets import check_verification_sets
 from rlsyn_jax.training.checkpoints import restore_config, restore_params
 from rlsyn_jax.training.meshes import make_mesh
@@ -106,12 +106,12 @@ def num_classes(params: dict) -> int:
 
 def prior_fingerprint(config: ConfigDict) -> str:
     """Returns the hash of everything a trained prior depends on."""
-    data, training = plain(config.general_data), plain(config.pretrain)
+    data, training = shaping(config, "general_data"), shaping(config, "pretrain")
     data.pop("cache"), training.pop("cache")
-    generator = plain(config.generator)
+    generator = shaping(config, "generator")
     generator.pop("scan_layers")  # Only how it is computed.
     space = latent_space_name(config)
-    return fingerprint([data, plain(config.image), generator, space, training, _SEED])
+    return fingerprint([data, shaping(config, "image"), generator, space, training, _SEED])
 
 
 def _train_or_fetch(config: ConfigDict, record: StageRecord, dataset: IdentityDataset) -> None:

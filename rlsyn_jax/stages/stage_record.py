@@ -19,6 +19,8 @@ from rlsyn_jax import config as configuration
 from rlsyn_jax.training.atomic_files import write_json
 from rlsyn_jax.training.processes import barrier
 
+_NEVER = object()
+
 
 class StageError(RuntimeError):
     """A stage cannot run on what lies in the work folder; the message says what to do."""
@@ -53,11 +55,31 @@ def made_from(stage: str, config: ConfigDict, fields: tuple, inputs: Mapping[str
     """
     values = {path: plain(configuration.field(config, path)) for path in sorted(fields)}
     inputs = dict(inputs)
+    shaped_by = {path: shaping(config, path) for path in values}
     return {
         "stage": stage,
         "config": values,
         "inputs": inputs,
-        "fingerprint": fingerprint([stage, values, inputs]),
+        "fingerprint": fingerprint([stage, shaped_by, inputs]),
+    }
+
+
+def shaping(config: ConfigDict, path: str) -> object:
+    """Returns a section or field of a configuration as plain data, as far as it shapes an output.
+
+    Fields that came later and change nothing as they are set (config.ADDED_LATER) are left out, so
+    that what was made before a field existed is not made again because it exists.
+    """
+    return _without_later_fields(path, plain(configuration.field(config, path)))
+
+
+def _without_later_fields(path: str, value: object) -> object:
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: _without_later_fields(f"{path}.{key}", part)
+        for key, part in value.items()
+        if configuration.ADDED_LATER.get(f"{path}.{key}", _NEVER) != part
     }
 
 
@@ -160,9 +182,13 @@ def _changes(directory: Path, stage: str, old: dict, new: dict) -> str:
 
 def _differences(path: str, old: object, new: object) -> list[str]:
     if isinstance(old, dict) and isinstance(new, dict):
+
+        def was(key):
+            return old.get(key, configuration.ADDED_LATER.get(f"{path}.{key}"))
+
         return [
             line
             for key in sorted(set(old) | set(new))
-            for line in _differences(f"{path}.{key}", old.get(key), new.get(key))
+            for line in _differences(f"{path}.{key}", was(key), new.get(key))
         ]
     return [] if old == new else [f"  config.{path}: {old!r} there, {new!r} now"]

@@ -1,8 +1,11 @@
 """What a stage will have been made from can be told before it runs."""
 
+import pytest
+
+from rlsyn_jax import config as configuration
 from rlsyn_jax.main import STAGES
 from rlsyn_jax.stages import _module, stage_fingerprints
-from rlsyn_jax.stages.stage_record import StageRecord
+from rlsyn_jax.stages.stage_record import StageError, StageRecord
 
 
 def run_nothing(config, workdir):
@@ -42,3 +45,24 @@ def test_an_arm_changes_the_synthetic_sets_only_where_it_needs_one_of_its_own(pr
         after = stage_fingerprints(program.config(recognize={"arms": arms}))
         changed = [before[stage] != after[stage] for stage in STAGES]
         assert changed == [place >= first for place in range(len(STAGES))], arm
+
+
+def test_what_was_made_before_a_field_existed_is_not_made_again(program, tmp_path, monkeypatch):
+    config = program.config()
+    before = stage_fingerprints(config)
+    monkeypatch.setitem(configuration.ADDED_LATER, "adapt.lora_rank", 4)
+    # As a folder of before says it: without the field.
+    without = stage_fingerprints(config)
+    changed = [before[stage] != without[stage] for stage in STAGES]
+    assert changed == [place >= 1 for place in range(len(STAGES))]
+    run_nothing(config, tmp_path)
+    (tmp_path / "adapt" / "made.txt").touch()
+    config.adapt.lora_rank = 5
+    assert stage_fingerprints(config)["adapt"] != without["adapt"]
+    with pytest.raises(StageError, match="config.adapt.lora_rank: 4 there, 5 now"):
+        run_nothing(config, tmp_path)
+
+
+def test_fields_that_came_later_exist():
+    for field, value in configuration.ADDED_LATER.items():
+        assert configuration.field(configuration.default_config(), field) == value
