@@ -50,12 +50,12 @@ def get_config(target="small2"):
     for training in (config.pretrain, config.adapt):
         training.rotation, training.scale, training.translation = 10.0, 0.1, 0.06
 
+    # Log-probabilities of few samples hardly tell what to change; the rewards' own gradient does.
+    config.reinforce.algorithm = "pathwise"
     config.reinforce.iterations = 40
     config.reinforce.evaluate_every = 20
     config.reinforce.identities = 16
     config.reinforce.samples = 4
-    # So few samples tell what the policy did from what the start did only if they begin alike.
-    config.reinforce.samples_per_start = 4
     config.reinforce.num_steps = 8
     # Shared by all characters: each one's own row would be visited in few iterations.
     config.reinforce.trainable = "lora"
@@ -65,7 +65,6 @@ def get_config(target="small2"):
     config.synthesize.num_steps = 8
     # What is drawn from noise shows the right character too seldom (experiments/LOG.md).
     config.synthesize.strength = 0.7
-    config.synthesize.candidates = 4
     config.synthesize.images = 10
     config.recognize.steps = 400
     config.recognize.identities_per_batch = 16

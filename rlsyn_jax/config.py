@@ -141,7 +141,9 @@ def default_config() -> ConfigDict:
     config.adapt.learning_rate = 1e-3
 
     config.reinforce = ConfigDict()
-    # ddpo_is (clipped importance ratio) | ddpo_sf (score function) | dpok (clamped ratio).
+    # ddpo_is (clipped importance ratio) | ddpo_sf (score function) | dpok (clamped ratio) |
+    # pathwise (the gradient of the weighted rewards themselves through all steps of a rollout, for
+    # rewards that can be differentiated; it reads no field on trained steps, updates, advantages).
     config.reinforce.algorithm = "ddpo_is"
     config.reinforce.iterations = 20
     # So many of an identity's samples begin with the same noise; divides their number.
@@ -517,7 +519,7 @@ _CHOICES = {
     "adapt.trainable": ("class_embedding", "adaln", "lora", "all"),
     "adapt.class_rows": ("zero", "normal", "mean", "embedding"),
     "reinforce.decay": ("constant", "linear", "cosine"),
-    "reinforce.algorithm": ("ddpo_is", "ddpo_sf", "dpok"),
+    "reinforce.algorithm": ("ddpo_is", "ddpo_sf", "dpok", "pathwise"),
     "reinforce.transition": ("ddim", "ancestral"),
     "reinforce.unconditional": ("trained", "detached"),
     "reinforce.trained_steps": ("all", "fraction", "noisiest", "random", "window"),
@@ -915,6 +917,13 @@ def _validate_reinforce(config: ConfigDict, require) -> None:
         "reinforce.algorithm",
         "ddpo_is or dpok where a batch is updated more than once: the score function is right on "
         "samples of the current policy alone; or set inner_epochs and minibatches to 1",
+    )
+    one_pass = reinforce.inner_epochs == reinforce.minibatches == 1 and not reinforce.micro_batch
+    require(
+        reinforce.algorithm != "pathwise" or (one_pass and reinforce.kl_weight == 0),
+        "reinforce.algorithm",
+        "another where inner_epochs, minibatches, micro_batch or kl_weight are set: pathwise makes "
+        "one update of all samples at once, without a divergence",
     )
     require(
         reinforce.value_steps == 0 or reinforce.algorithm == "dpok",

@@ -120,9 +120,19 @@ VARIATIONS: dict[str, dict[str, Any]] = {
         f"without {name}": {f"rewards.{name}.weight": 0.0}
         for name in ("semantic", "coverage", "richness")
     },
+    # Samples that begin alike are set apart by what the policy did, and not by their starts.
+    "by log-probabilities": {
+        "reinforce.algorithm": "ddpo_is",
+        "reinforce.samples_per_start": 4,
+    },
+    "through the steps": {"reinforce.algorithm": "pathwise", "reinforce.micro_batch": 0},
     # A reward that all samples of an identity share is told apart over the batch alone.
-    "leave-one-out credit, over the batch": {"reinforce.normalise_over": "batch"},
+    "leave-one-out credit, over the batch": {
+        "reinforce.algorithm": "ddpo_is",
+        "reinforce.normalise_over": "batch",
+    },
     "the whole set's credit, over the batch": {
+        "reinforce.algorithm": "ddpo_is",
         "reinforce.normalise_over": "batch",
         "rewards.coverage.options.credit": "broadcast",
         "rewards.richness.options.credit": "broadcast",
@@ -148,12 +158,13 @@ VARIATIONS: dict[str, dict[str, Any]] = {
 
 
 # What the config of handwriting has already, and what it has instead of the others' defaults.
-_FROM_IMAGES = (
+_OF_HANDWRITING = (
+    "through the steps",
     "from images",
-    "sifted by the rewards",
+    "not sifted by the rewards",
     "from images, sifted by the rewards",
 )
-_FROM_NOISE = ("from noise", "not sifted by the rewards")
+_OF_DEFAULTS = ("by log-probabilities", "from noise", "not sifted by the rewards")
 
 
 def _variations_without(left_out: tuple[str, ...]) -> tuple[str, ...]:
@@ -178,7 +189,7 @@ class Target:
     general: str = ""
     images: tuple[int, ...] = (2, 1, 3, 5)
     headroom: tuple[int, ...] = (1, 2, 3, 5, 0)
-    variations: tuple[str, ...] = _variations_without(_FROM_NOISE)
+    variations: tuple[str, ...] = _variations_without(_OF_DEFAULTS)
     settings: tuple[str, ...] = tuple(SETTINGS)
 
 
@@ -188,13 +199,13 @@ TARGETS = {
         "configs/omniglot.py:small2",
         "omniglot/small2",
         "omniglot/small1",
-        variations=_variations_without(_FROM_IMAGES),
+        variations=_variations_without(_OF_HANDWRITING),
     ),
     "omniglot_reverse": Target(
         "configs/omniglot.py:small1",
         "omniglot/small1",
         "omniglot/small2",
-        variations=_variations_without(_FROM_IMAGES),
+        variations=_variations_without(_OF_HANDWRITING),
     ),
     "orl": Target("configs/faces.py:orl", "orl_faces", "lfw_general"),
     "procedural": Target("configs/quickstart.py"),

@@ -365,9 +365,17 @@ def sample(
     prediction_type: str,
     clip_denoised: bool,
     start: Callable | None = None,
+    start_ids: jax.Array | None = None,
+    remat: bool = False,
 ) -> jax.Array:
-    """Returns samples [b, h, w, c]; the same numbers as `sample_trajectories`, no states kept."""
+    """Returns samples [b, h, w, c]; the same numbers as `sample_trajectories`, no states kept.
+
+    Args: see `sample_trajectories`.
+        remat: where samples are differentiated, keep each step's x_t alone and compute the rest of
+            it again; memory grows then by one image a step and sample.
+    """
     start_key, step_key = jax.random.split(key)
+    start_ids = sample_ids if start_ids is None else start_ids
 
     def body(x, inputs):
         step, index = inputs
@@ -382,5 +390,8 @@ def sample(
         noise = initial_noise(jax.random.fold_in(step_key, index), sample_ids, image_shape)
         return mean + step.sigma * noise, None
 
-    x = begin(start, start_key, sample_ids, class_labels, image_shape)
+    x = begin(start, start_key, start_ids, class_labels, image_shape)
+    if remat:
+        # A scan keeps the compiler from sharing the two passes, as a guard does outside of one.
+        body = jax.checkpoint(body, prevent_cse=False)
     return jax.lax.scan(body, x, (plan, jnp.arange(plan.timesteps.shape[0])))[0]

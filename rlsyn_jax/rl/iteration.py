@@ -2,6 +2,9 @@
 
 The Markov decision process is DDPO's (Black et al., 2305.13301): the state is (x_t, t, identity),
 the action x_{t-1} is drawn from the sampler's Gaussian, the reward comes with the finished image.
+The gradient of the expected reward is estimated from log-probabilities and advantages, which any
+reward has, or, by the algorithm "pathwise", through the drawn steps and the rewards themselves, as
+in DRaFT (Clark et al., 2309.17400): each step's draw is its mean plus sigma times fixed noise.
 Letters in comments: i identities, g samples an identity (group), b = i g, k trained steps; a
 transition is one trained step of one sample, and m of them make a micro-batch.
 """
@@ -25,6 +28,7 @@ from rlsyn_jax.diffusion.samplers import (
     guided,
     mean_of,
     predict,
+    sample,
     sample_trajectories,
     stochastic_where,
 )
@@ -40,7 +44,8 @@ from rlsyn_jax.rl.value_function import ValueNetwork, ValueState, fit_value
 from rlsyn_jax.training.meshes import parameter_shardings, replicated
 from rlsyn_jax.training.train_state import TrainState
 
-ALGORITHMS = ("ddpo_is", "ddpo_sf", "dpok")
+COMPARING = ("ddpo_is", "ddpo_sf", "dpok")  # Those that compare samples.
+ALGORITHMS = (*COMPARING, "pathwise")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +58,8 @@ class PolicySettings:
         num_identities: i, at most num_classes. samples_per_identity: g.
         prediction_type, clip_denoised: of the generator.
         algorithm: "ddpo_is" (clipped importance ratio), "ddpo_sf" (score function, one update a
-            batch) or "dpok" (clamped ratio).
+            batch), "dpok" (clamped ratio) or "pathwise" (the gradient of the weighted rewards
+            themselves through all steps; what follows on updates and advantages is not read).
         guidance_scale: classifier-free guidance, part of the policy; 1 = none.
         guidance_channels: the first so many channels are guided; 0 = all.
         unconditional: whether its unconditional branch is "trained" or "detached".
@@ -181,16 +187,26 @@ def make_iteration(
             unconditional=without_gradient,
         )
 
-    def rollout(state, frozen, key, starts):
-        """Draws identities and their samples; keeps the transitions of the trained steps."""
-        identity_key, sample_key, step_key = jax.random.split(key, 3)
+    def draw(key, starts):
+        """Returns identities [i], labels [b] and numbers [b] of samples, and how they begin."""
         identities = jax.random.choice(
-            identity_key, settings.num_classes, (settings.num_identities,), replace=False
+            key, settings.num_classes, (settings.num_identities,), replace=False
         )
-        labels = jnp.repeat(identities, settings.samples_per_identity)  # [b]
+        labels = jnp.repeat(identities, settings.samples_per_identity)
         labels = jax.lax.with_sharding_constraint(labels, over_samples)
         sample_ids = jnp.arange(settings.batch_size)
         sample_ids = jax.lax.with_sharding_constraint(sample_ids, over_samples)
+        beginning = {
+            "image_shape": settings.image_shape,
+            "start": starts and noised_images(starts, plan.alpha_bar[0]),
+            "start_ids": sample_ids // settings.samples_per_start,
+        }
+        return identities, labels, sample_ids, beginning
+
+    def rollout(state, frozen, key, starts):
+        """Draws identities and their samples; keeps the transitions of the trained steps."""
+        identity_key, sample_key, step_key = jax.random.split(key, 3)
+        identities, labels, sample_ids, beginning = draw(identity_key, starts)
         kept = choose_steps(step_key, state.step)  # [k]
         steps = plan
         if settings.deterministic_elsewhere:
@@ -203,22 +219,25 @@ def make_iteration(
             labels,
             steps,
             kept,
-            image_shape=settings.image_shape,
             log_prob_reduce=settings.log_prob_reduce,
-            start=starts and noised_images(starts, plan.alpha_bar[0]),
-            start_ids=sample_ids // settings.samples_per_start,
+            **beginning,
             **estimation,
         )
         rows = jax.tree.map(lambda values: values[kept], steps)
         return identities, labels, rows, jax.lax.stop_gradient(trajectory)
 
-    def score(samples, bank, identities, statistics, embedding_params):
-        """Returns advantages [b], the new statistics and what is worth watching."""
+    def raw_rewards(samples, bank, identities, embedding_params):
+        """Returns embeddings [i, g, d], and each reward of them [i, g]."""
         embeddings = rearrange(
             embed(embedding_params, samples), "(i g) d -> i g d", g=settings.samples_per_identity
         )
         references = bank.take(identities)
-        raw = {name: reward(embeddings, references) for name, reward in rewards.items()}
+        return embeddings, {
+            name: reward(embeddings, references) for name, reward in rewards.items()
+        }
+
+    def score(embeddings, raw, statistics):
+        """Returns advantages [b], the new statistics and what is worth watching."""
         statistics = update_statistics(statistics, raw, settings.statistics_momentum)
         advantages, metrics = combine_rewards(
             raw,
@@ -313,13 +332,54 @@ def make_iteration(
             **constrain(whole, replicated(mesh)),
         )
 
+    def after_update(state, statistics, metrics):
+        """Returns the state of the next iteration, and the metrics of this one."""
+        state = state.replace(
+            step=state.step + 1,
+            ema_params=optax.incremental_update(
+                state.params, state.ema_params, 1 - settings.ema_decay
+            ),
+            statistics=statistics,
+        )
+        return as_placed(state), jax.tree.map(jnp.float32, metrics)
+
+    def iteration_through_steps(state, frozen, reference, bank, embedding_params, starts=None):
+        del reference  # No divergence.
+        key = jax.random.fold_in(state.key, state.step)
+        identity_key, sample_key = jax.random.split(key)
+        identities, labels, sample_ids, beginning = draw(identity_key, starts)
+
+        def loss(trained):
+            samples = sample(
+                make_denoise(trained, frozen),
+                sample_key,
+                sample_ids,
+                labels,
+                plan,
+                remat=True,
+                **beginning,
+                **estimation,
+            )
+            embeddings, raw = raw_rewards(samples, bank, identities, embedding_params)
+            total = sum(weights[name] * values.mean() for name, values in raw.items())
+            return -total, (embeddings, raw)
+
+        (loss, scored), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
+        _, statistics, metrics = score(*scored, state.statistics)
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        norm = optax.global_norm(gradient)
+        metrics |= {"loss": loss, "gradient_norm": norm, "finite/gradient": jnp.isfinite(norm)}
+        state = state.replace(
+            params=optax.apply_updates(state.params, updates), opt_state=opt_state
+        )
+        return after_update(state, statistics, metrics)
+
     def iteration(state, frozen, reference, bank, embedding_params, starts=None):
         key = jax.random.fold_in(state.key, state.step)
         rollout_key, order_key = jax.random.split(key)
         identities, labels, rows, trajectory = rollout(state, frozen, rollout_key, starts)
-        advantages, statistics, metrics = score(
-            trajectory.images, bank, identities, state.statistics, embedding_params
-        )
+        scored = raw_rewards(trajectory.images, bank, identities, embedding_params)
+        advantages, statistics, metrics = score(*scored, state.statistics)
         metrics["finite/log_prob"] = jnp.isfinite(trajectory.log_probs).all()
         shape = (num_trained_steps, settings.batch_size)
         transitions = {
@@ -355,16 +415,11 @@ def make_iteration(
         metrics["first_ratio_deviation"] = updates["ratio_deviation"][0]
         metrics["finite/gradient"] = jnp.isfinite(updates["gradient_norm"]).all()
         metrics |= {name: values.mean() for name, values in updates.items()}
-        state = state.replace(
-            step=state.step + 1,
-            ema_params=optax.incremental_update(
-                state.params, state.ema_params, 1 - settings.ema_decay
-            ),
-            statistics=statistics,
-        )
-        return as_placed(state), jax.tree.map(jnp.float32, metrics)
+        return after_update(state, statistics, metrics)
 
     # Where XLA may keep bfloat16 values in float32 inside one pass and not inside the other, the
     # first importance ratio is not 1.
     options = {"xla_allow_excess_precision": False}
+    if settings.algorithm == "pathwise":
+        iteration = iteration_through_steps
     return jax.jit(iteration, donate_argnums=0, compiler_options=options)

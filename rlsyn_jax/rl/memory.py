@@ -59,6 +59,7 @@ def predict_iteration_memory(
     settings: PolicySettings,
     model: DiT,
     num_trained_steps: int,
+    num_steps: int,
     *,
     trained_bytes: int,
     frozen_bytes: int,
@@ -74,12 +75,15 @@ def predict_iteration_memory(
 
     The largest of four phases counts: the rollout's forward pass of all samples, their decoding for
     the rewards, the fit of the value function to all transitions, and a micro-batch's forward and
-    backward pass. The states and next states of the trained steps are there in all of them.
+    backward pass. The states and next states of the trained steps are there in all of them. With
+    the algorithm "pathwise" all samples of one step are a micro-batch, and the states of all steps
+    are kept; what the rewards' own networks keep for their backward pass is left out.
 
     Args:
         settings: of the iteration.
         model: the generator.
         num_trained_steps: steps of a rollout that train.
+        num_steps: of a rollout.
         trained_bytes, frozen_bytes: parameters on one device.
         bank_bytes: of the reference bank, and the images that rollouts begin with, on one device.
         value_bytes: of the value function's parameters; 0 = none.
@@ -101,7 +105,10 @@ def predict_iteration_memory(
     of_transition = kept_by_a_sample(
         model, settings.image_shape, kept, blocks_train=blocks_train, on_cpu=on_cpu
     )
-    update = branches * settings.micro_batch // num_devices * of_transition
+    pathwise = settings.algorithm == "pathwise"
+    passes = samples if pathwise else settings.micro_batch // num_devices
+    kept_states = num_steps * samples if pathwise else 2 * transitions
+    update = branches * passes * of_transition
     # A minibatch is cut out of all transitions where there are several.
     update += FLOAT * 2 * pixels * transitions / settings.minibatches * (settings.minibatches > 1)
     size = FLOAT if on_cpu else jnp.dtype(model.dtype).itemsize
@@ -116,7 +123,7 @@ def predict_iteration_memory(
         decoder=decoder_bytes,
         gradients=int(_GRADIENT_COPIES * trained_bytes),
         activations=int(max(update, branches * samples * of_sample, value, decoding_bytes)),
-        trajectories=FLOAT * 2 * pixels * transitions,
+        trajectories=FLOAT * pixels * kept_states,
     )
 
 

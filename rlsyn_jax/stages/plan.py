@@ -289,6 +289,7 @@ def iteration_flops(
     """
     forward = forward_flops(model, settings.image_shape)
     update = training_flops(model, settings.image_shape, trainable)
+    steps = num_steps * settings.batch_size
     guided = settings.guidance_scale != 1
     both = 2 if guided else 1
     if guided and settings.unconditional == "trained":
@@ -297,8 +298,11 @@ def iteration_flops(
         update += forward
     if settings.kl_weight > 0:
         update += both * forward
+    if settings.algorithm == "pathwise":
+        # The update computes each step again; steps hand gradients on to those before.
+        return steps * (both * forward + update)
     transitions = settings.inner_epochs * num_trained_steps * settings.batch_size
-    return num_steps * settings.batch_size * both * forward + transitions * update
+    return steps * both * forward + transitions * update
 
 
 def largest_fitting(fits: Callable[[int], bool]) -> int:

@@ -169,6 +169,7 @@ def iteration_memory(
     return functools.partial(
         predict_iteration_memory,
         num_trained_steps=num_trained_steps,
+        num_steps=reinforce.num_steps,
         trained_bytes=bytes_on_a_device(mesh, trained),
         frozen_bytes=bytes_on_a_device(mesh, frozen),
         bank_bytes=num_classes * images * (features + starts) * 4 // mesh.size,

@@ -260,7 +260,8 @@ def assemble_policy(
         ConfigError: fields that cannot work together with the bank or the devices.
     """
     reinforce, num_classes = config.reinforce, bank.features.shape[0]
-    rewards, weights = resolve_rewards(config)
+    pathwise = reinforce.algorithm == "pathwise"
+    rewards, weights = resolve_rewards(config, whole_sets=pathwise)
     plan, deterministic_plan, num_trained_steps, choose_steps = policy_steps(config)
     settings = policy_settings(config, num_classes, num_trained_steps, mesh.size)
     check_rewards(config, rewards, weights, bank, settings)
@@ -349,6 +350,8 @@ def check_rewards(config, rewards, weights, bank, settings: PolicySettings) -> N
     for name, reward in rewards.items():
         try:
             check_reward_output(name, jax.eval_shape(reward, probe, references), shape)
+            if settings.algorithm == "pathwise":
+                jax.eval_shape(jax.grad(lambda x, r=reward: r(x, references).mean()), probe)
         except Exception as error:  # A user's function may fail in any way.
             raise ConfigError(
                 f"config.rewards.{name} ({config.rewards[name].function}): {error}"
@@ -390,15 +393,24 @@ def create_policy_state(
     return PolicyState(**parts, **extra)
 
 
-def resolve_rewards(config: ConfigDict) -> tuple[dict, dict]:
-    """Returns the functions of config.rewards with their options bound, and their weights."""
+def resolve_rewards(config: ConfigDict, *, whole_sets: bool = False) -> tuple[dict, dict]:
+    """Returns the functions of config.rewards with their options bound, and their weights.
+
+    Args:
+        config: complete configuration.
+        whole_sets: a set's reward is not shared out by what each sample adds, but each gets all of
+            it: for what differentiates it. (The mean of what each adds hardly is a function of it.)
+    """
     rewards, weights = {}, {}
     for name in sorted(config.rewards.keys()):
         term = config.rewards[name]
         if term.weight == 0:
             continue
         function = resolve_reward(term.function)
-        rewards[name] = functools.partial(function, **plain(term.options))
+        options = plain(term.options)
+        if whole_sets and options.get("credit") == "leave_one_out":
+            options["credit"] = "broadcast"
+        rewards[name] = functools.partial(function, **options)
         weights[name] = float(term.weight)
     if not rewards:
         raise ConfigError("every reward of config.rewards has weight 0; give one a weight")
@@ -459,14 +471,15 @@ def unsound(values: dict[str, float], number: int, ratio_tolerance: float) -> st
         number: of the iteration.
         ratio_tolerance: largest deviation of the first importance ratio from 1.
     """
-    broken = [name for name in ("reward", "log_prob", "gradient") if not values[f"finite/{name}"]]
+    kinds = ("reward", "log_prob", "gradient")
+    broken = [name for name in kinds if not values.get(f"finite/{name}", True)]
     broken = broken or [name for name, value in values.items() if not np.isfinite(value)]
     if broken:
         return (
             f"reinforce: {', '.join(broken)} not finite in iteration {number}; look at the reward "
             "functions, or lower config.reinforce.learning_rate."
         )
-    if values["first_ratio_deviation"] > ratio_tolerance:
+    if values.get("first_ratio_deviation", 0.0) > ratio_tolerance:
         return (
             f"reinforce: the importance ratio before any update differs from 1 by "
             f"{values['first_ratio_deviation']:.2e} in iteration {number}, more than "

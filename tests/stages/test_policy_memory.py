@@ -149,6 +149,13 @@ def test_decoding_for_the_rewards_is_predicted(tmp_path, fields):
             "reinforce.trainable": "all",
             "reinforce.samples": 4,
         },
+        {"reinforce.algorithm": "pathwise"},
+        {
+            "reinforce.algorithm": "pathwise",
+            "reinforce.trainable": "lora",
+            "reinforce.samples": 16,
+            "reinforce.num_steps": 12,
+        },
         {
             "reinforce.algorithm": "dpok",
             "reinforce.value_steps": 2,

@@ -1,0 +1,59 @@
+"""Reinforcement through the steps: which rewards it takes, and a run by it."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rlsyn_jax.config import ConfigError, default_config
+from rlsyn_jax.rewards.host_callback import on_host
+from rlsyn_jax.rewards.reference_bank import build_reference_bank
+from rlsyn_jax.stages.generator import init_params
+from rlsyn_jax.stages.reinforce import assemble_policy, read_curves, resolve_rewards
+from rlsyn_jax.training.checkpoints import restore_params
+from rlsyn_jax.training.meshes import make_mesh
+
+
+@on_host
+def unknown_to_the_compiler(embeddings, features, mask, identities):
+    return embeddings[..., 0]
+
+
+def test_what_a_sample_adds_is_replaced_by_the_set_s_own_reward():
+    rewards, _ = resolve_rewards(default_config(), whole_sets=True)
+    shared, _ = resolve_rewards(default_config())
+    bank = build_reference_bank(np.eye(4)[:2], np.arange(2), 2)
+    random = np.random.default_rng(0).normal(size=(2, 5, 4))
+    embeddings = jnp.asarray(random / np.linalg.norm(random, axis=-1, keepdims=True))
+    for name in ("coverage", "richness"):
+        values = np.asarray(rewards[name](embeddings, bank))
+        assert (values == values[:, :1]).all() and np.ptp(shared[name](embeddings, bank)) > 0.01
+    semantic = [choice["semantic"](embeddings, bank) for choice in (rewards, shared)]
+    np.testing.assert_array_equal(*semantic)
+
+
+def test_a_reward_that_cannot_be_differentiated_is_refused():
+    config = default_config()
+    config.reinforce.algorithm = "pathwise"
+    config.rewards.semantic.function = f"{__name__}:unknown_to_the_compiler"
+    bank = build_reference_bank(np.eye(16), np.arange(16), 16)
+    cold_start = init_params(config, 16, seed=0)
+    with pytest.raises(ConfigError, match="config.rewards.semantic .*unknown_to_the_compiler"):
+        assemble_policy(config, make_mesh(), cold_start, None, {}, bank)
+
+
+def test_a_run_learns_and_writes_what_the_others_write(program, tmp_path):
+    fields = {
+        "reinforce.algorithm": "pathwise",
+        "reinforce.micro_batch": 0,
+        "reinforce.iterations": 4,
+        "reinforce.learning_rate": 3e-2,
+    }
+    program.run(tmp_path, "--stages=pretrain,adapt,reinforce", fields=fields)
+    records = [record for record in read_curves(tmp_path) if "loss" in record]
+    assert [record["step"] for record in records] == [1, 2, 3, 4]
+    assert all(np.isfinite([record["loss"], record["gradient_norm"]]).all() for record in records)
+    rows, before = (
+        restore_params(tmp_path / stage / "model")["y_embedder"]["embedding_table"]
+        for stage in ("reinforce", "adapt")
+    )
+    assert 1e-3 < np.abs(rows - before).max() < 1
