@@ -142,8 +142,9 @@ def default_config() -> ConfigDict:
 
     config.reinforce = ConfigDict()
     # ddpo_is (clipped importance ratio) | ddpo_sf (score function) | dpok (clamped ratio) |
-    # pathwise (the gradient of the weighted rewards themselves through all steps of a rollout, for
-    # rewards that can be differentiated; it reads no field on trained steps, updates, advantages).
+    # pathwise (the gradient of the weighted rewards themselves, as they are, through all steps of a
+    # rollout, for rewards that can be differentiated: no field on trained steps, importance ratios
+    # or advantages is read, and an iteration is one update of all samples).
     config.reinforce.algorithm = "ddpo_is"
     config.reinforce.iterations = 20
     # So many of an identity's samples begin with the same noise; divides their number.
@@ -203,7 +204,8 @@ def default_config() -> ConfigDict:
     config.reinforce.stop_when_hacked = False
     config.reinforce.keep = "last"  # last | best (by the held-out measure)
 
-    # Named reward functions; `function` is any importable "package.module:function".
+    # Named reward functions; `function` is any importable "package.module:function". Weights are of
+    # normalised rewards; with algorithm pathwise of the rewards as they are.
     config.rewards = ConfigDict()
     config.rewards.semantic = ConfigDict()
     config.rewards.semantic.function = "rlsyn_jax.rewards.semantic_consistency:semantic_consistency"
@@ -891,9 +893,15 @@ def _validate_images(config: ConfigDict, require, procedural: list) -> None:
 def _validate_reinforce(config: ConfigDict, require) -> None:
     """Checks the fields of config.reinforce that must fit together."""
     reinforce = config.reinforce
-    require(0 < reinforce.eta <= 1, "reinforce.eta", "in (0, 1]: the policy needs its noise")
-    require(reinforce.num_steps >= 2, "reinforce.num_steps", "at least 2: the last has no noise")
-    counted = reinforce.trained_steps in ("noisiest", "random", "window")
+    pathwise = reinforce.algorithm == "pathwise"
+    if pathwise:
+        require(0 <= reinforce.eta <= 1, "reinforce.eta", "in [0, 1]")
+    else:
+        require(0 < reinforce.eta <= 1, "reinforce.eta", "in (0, 1]: the policy needs its noise")
+        require(
+            reinforce.num_steps >= 2, "reinforce.num_steps", "at least 2: the last has no noise"
+        )
+    counted = reinforce.trained_steps in ("noisiest", "random", "window") and not pathwise
     require(
         not counted or reinforce.num_trained_steps < reinforce.num_steps,
         "reinforce.num_trained_steps",
@@ -920,7 +928,7 @@ def _validate_reinforce(config: ConfigDict, require) -> None:
     )
     one_pass = reinforce.inner_epochs == reinforce.minibatches == 1 and not reinforce.micro_batch
     require(
-        reinforce.algorithm != "pathwise" or (one_pass and reinforce.kl_weight == 0),
+        not pathwise or (one_pass and reinforce.kl_weight == 0),
         "reinforce.algorithm",
         "another where inner_epochs, minibatches, micro_batch or kl_weight are set: pathwise makes "
         "one update of all samples at once, without a divergence",
@@ -951,5 +959,6 @@ def _validate_reinforce(config: ConfigDict, require) -> None:
             reward.options.get("credit") != "broadcast" or reinforce.normalise_over != "identity",
             f"rewards.{name}.options.credit",
             "'leave_one_out' with normalise_over='identity': a reward that all samples of an "
-            "identity share has no spread there",
+            "identity share has no spread there (algorithm 'pathwise' takes the whole set's reward "
+            "by itself)",
         )

@@ -95,7 +95,8 @@ def passes_per_iteration(config: ConfigDict) -> int:
 def with_setting(config: ConfigDict, name: str) -> ConfigDict:
     """Returns the config with one setting's fields and a constant learning rate."""
     config = config.copy_and_resolve_references()
-    config.reinforce.update(SETTINGS[name])
+    # Passes are counted of what goes by log-probabilities.
+    config.reinforce.update({"algorithm": "ddpo_is", **SETTINGS[name]})
     config.reinforce.decay = "constant"
     configuration.validate(config)
     return config

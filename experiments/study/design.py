@@ -104,7 +104,13 @@ class Choice:
         return SETTINGS[self.setting] | {"recognize.augmentation": self.augmentation}
 
 
-# One change each, at two images an identity and a random start, for these arms.
+# What samples that begin alike tell log-probabilities: starts do not set them apart.
+_BY_LOG_PROBABILITIES: dict[str, Any] = {
+    "reinforce.algorithm": "ddpo_is",
+    "reinforce.samples_per_start": 4,
+}
+# One change each, at two images an identity and a random start, for these arms; credit is of what
+# goes by log-probabilities.
 VARIED_ARMS = ("real", "real_reinforced", "real_reinforced_selected")
 _SIFTED: dict[str, Any] = {"synthesize.candidates": 4}
 VARIATIONS: dict[str, dict[str, Any]] = {
@@ -120,19 +126,15 @@ VARIATIONS: dict[str, dict[str, Any]] = {
         f"without {name}": {f"rewards.{name}.weight": 0.0}
         for name in ("semantic", "coverage", "richness")
     },
-    # Samples that begin alike are set apart by what the policy did, and not by their starts.
-    "by log-probabilities": {
-        "reinforce.algorithm": "ddpo_is",
-        "reinforce.samples_per_start": 4,
-    },
+    "by log-probabilities": _BY_LOG_PROBABILITIES,
     "through the steps": {"reinforce.algorithm": "pathwise", "reinforce.micro_batch": 0},
     # A reward that all samples of an identity share is told apart over the batch alone.
     "leave-one-out credit, over the batch": {
-        "reinforce.algorithm": "ddpo_is",
+        **_BY_LOG_PROBABILITIES,
         "reinforce.normalise_over": "batch",
     },
     "the whole set's credit, over the batch": {
-        "reinforce.algorithm": "ddpo_is",
+        **_BY_LOG_PROBABILITIES,
         "reinforce.normalise_over": "batch",
         "rewards.coverage.options.credit": "broadcast",
         "rewards.richness.options.credit": "broadcast",
@@ -143,7 +145,6 @@ VARIATIONS: dict[str, dict[str, Any]] = {
     # Of these a target runs those that its config does not have.
     "from noise": {"synthesize.strength": 1.0},
     "from images": {"synthesize.strength": 0.7},
-    "not sifted by the rewards": {"synthesize.candidates": 1},
     "sifted by the rewards": _SIFTED,
     "from images, sifted by the rewards": {"synthesize.strength": 0.7, **_SIFTED},
     **{
@@ -161,10 +162,9 @@ VARIATIONS: dict[str, dict[str, Any]] = {
 _OF_HANDWRITING = (
     "through the steps",
     "from images",
-    "not sifted by the rewards",
     "from images, sifted by the rewards",
 )
-_OF_DEFAULTS = ("by log-probabilities", "from noise", "not sifted by the rewards")
+_OF_DEFAULTS = ("by log-probabilities", "from noise")
 
 
 def _variations_without(left_out: tuple[str, ...]) -> tuple[str, ...]:
@@ -283,6 +283,7 @@ _HARDLY_GENERATED: dict[str, Any] = {
     "adapt.class_rows": "mean",
     "adapt.steps": 1,
     "adapt.learning_rate": 1e-3,
+    "reinforce.algorithm": "ddpo_is",
     "reinforce.iterations": 1,
     "reinforce.evaluate_every": 1,
     "reinforce.identities": 4,

@@ -370,7 +370,9 @@ def sample(
 ) -> jax.Array:
     """Returns samples [b, h, w, c]; the same numbers as `sample_trajectories`, no states kept.
 
-    Args: see `sample_trajectories`.
+    Args:
+        denoise, key, sample_ids, class_labels, plan: see `sample_trajectories`.
+        image_shape, prediction_type, clip_denoised, start, start_ids: see there.
         remat: where samples are differentiated, keep each step's x_t alone and compute the rest of
             it again; memory grows then by one image a step and sample.
     """

@@ -59,7 +59,8 @@ class PolicySettings:
         prediction_type, clip_denoised: of the generator.
         algorithm: "ddpo_is" (clipped importance ratio), "ddpo_sf" (score function, one update a
             batch), "dpok" (clamped ratio) or "pathwise" (the gradient of the weighted rewards
-            themselves through all steps; what follows on updates and advantages is not read).
+            themselves through all steps, one update of all samples; what follows on minibatches,
+            importance ratios, divergences and advantages is not read).
         guidance_scale: classifier-free guidance, part of the policy; 1 = none.
         guidance_channels: the first so many channels are guided; 0 = all.
         unconditional: whether its unconditional branch is "trained" or "detached".
@@ -344,12 +345,13 @@ def make_iteration(
         return as_placed(state), jax.tree.map(jnp.float32, metrics)
 
     def iteration_through_steps(state, frozen, reference, bank, embedding_params, starts=None):
+        """An iteration of the algorithm "pathwise"."""
         del reference  # No divergence.
         key = jax.random.fold_in(state.key, state.step)
         identity_key, sample_key = jax.random.split(key)
         identities, labels, sample_ids, beginning = draw(identity_key, starts)
 
-        def loss(trained):
+        def negative_reward(trained):
             samples = sample(
                 make_denoise(trained, frozen),
                 sample_key,
@@ -364,8 +366,14 @@ def make_iteration(
             total = sum(weights[name] * values.mean() for name, values in raw.items())
             return -total, (embeddings, raw)
 
-        (loss, scored), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
+        (loss, scored), gradient = jax.value_and_grad(negative_reward, has_aux=True)(state.params)
         _, statistics, metrics = score(*scored, state.statistics)
+        # There are no advantages.
+        metrics = {
+            name: value
+            for name, value in metrics.items()
+            if not name.startswith(("advantage/", "share/", "zero_spread/"))
+        }
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         norm = optax.global_norm(gradient)
         metrics |= {"loss": loss, "gradient_norm": norm, "finite/gradient": jnp.isfinite(norm)}
@@ -420,6 +428,5 @@ def make_iteration(
     # Where XLA may keep bfloat16 values in float32 inside one pass and not inside the other, the
     # first importance ratio is not 1.
     options = {"xla_allow_excess_precision": False}
-    if settings.algorithm == "pathwise":
-        iteration = iteration_through_steps
-    return jax.jit(iteration, donate_argnums=0, compiler_options=options)
+    chosen = iteration_through_steps if settings.algorithm == "pathwise" else iteration
+    return jax.jit(chosen, donate_argnums=0, compiler_options=options)

@@ -95,9 +95,11 @@ def predict_iteration_memory(
     """
     pixels = math.prod(settings.image_shape)
     _, activation, attention = sizes(model, settings.image_shape)
-    # Without gradient the unconditional branch keeps nothing for the backward pass.
+    # Without gradient the unconditional branch keeps nothing for the backward pass; through the
+    # steps its input has one.
     guidance = settings.guidance_scale != 1
-    branches = 2 if guidance and settings.unconditional == "trained" else 1
+    pathwise = settings.algorithm == "pathwise"
+    branches = 2 if guidance and (settings.unconditional == "trained" or pathwise) else 1
     samples = settings.batch_size // num_devices
     transitions = num_trained_steps * samples
 
@@ -105,7 +107,6 @@ def predict_iteration_memory(
     of_transition = kept_by_a_sample(
         model, settings.image_shape, kept, blocks_train=blocks_train, on_cpu=on_cpu
     )
-    pathwise = settings.algorithm == "pathwise"
     passes = samples if pathwise else settings.micro_batch // num_devices
     kept_states = num_steps * samples if pathwise else 2 * transitions
     update = branches * passes * of_transition

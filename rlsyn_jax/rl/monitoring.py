@@ -58,8 +58,8 @@ def hacking_warning(
     return (
         f"the reward is being gamed: since iteration {best['step']} held-out {measure} fell from "
         f"{best[f'held_out/{measure}']:.3f} to {now[f'held_out/{measure}']:.3f} while the reward "
-        f"rose by {rise:.2f} deviations. Use fewer iterations, config.reinforce.kl_weight, or "
-        "config.reinforce.keep='best'"
+        f"rose by {rise:.2f} deviations. Use fewer iterations, a lower learning_rate, a "
+        "kl_weight where the algorithm has one, or config.reinforce.keep='best'"
     )
 
 

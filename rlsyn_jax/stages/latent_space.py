@@ -103,12 +103,16 @@ def open_latent_space(config: ConfigDict, *, for_rewards: bool = False) -> Laten
     channels = config.image.channels
     apply = functools.partial(_apply, module)
 
+    # Where rewards are differentiated, parts of a batch are computed again and keep nothing.
+    again = for_rewards and config.reinforce.algorithm == "pathwise"
+
     def decode(params, samples):
-        images = _in_parts(
-            lambda part: _decode_tiles(apply, params, part, settings.tile_size),
-            samples,
-            settings.batch_size,
-        )
+        def decode_part(part):
+            return _decode_tiles(apply, params, part, settings.tile_size)
+
+        if again:
+            decode_part = jax.checkpoint(decode_part)
+        images = _in_parts(decode_part, samples, settings.batch_size)
         # Grey images are three equal channels to an autoencoder of colours.
         return images if images.shape[-1] == channels else images.mean(-1, keepdims=True)
 

@@ -242,6 +242,9 @@ def _reinforcement(config, devices: Devices, fsdp: int, num_classes: int, bank) 
         if transitions % size == 0
     ]
 
+    if settings.algorithm == "pathwise":
+        choices = [settings.micro_batch]  # All samples are one.
+
     def largest(model: DiT) -> int:
         fitting = [
             size
@@ -278,7 +281,8 @@ def iteration_flops(
 ) -> int:
     """Returns the FLOPs of the generator in one iteration: rollout, update and divergence.
 
-    Rewards and DPOK's value function are left out, whose networks are small beside it.
+    Rewards and DPOK's value function are left out, whose networks are small beside it; with latents
+    the decoder's are not.
 
     Args:
         settings: of the iteration.
@@ -295,11 +299,12 @@ def iteration_flops(
     if guided and settings.unconditional == "trained":
         update *= 2
     elif guided:
-        update += forward
+        # Through the steps it hands the gradient of its input on.
+        update += (2 if settings.algorithm == "pathwise" else 1) * forward
     if settings.kl_weight > 0:
         update += both * forward
     if settings.algorithm == "pathwise":
-        # The update computes each step again; steps hand gradients on to those before.
+        # Each step is computed twice: on the way to the image, and for its backward pass.
         return steps * (both * forward + update)
     transitions = settings.inner_epochs * num_trained_steps * settings.batch_size
     return steps * both * forward + transitions * update

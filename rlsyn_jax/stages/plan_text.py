@@ -124,7 +124,7 @@ def _problems_of_memory(stages: list[StagePlan]) -> list[str]:
     for stage in stages:
         if stage.fits:
             continue
-        size = "micro_batch, samples" if stage.name == "reinforce" else "batch_size"
+        size = "micro_batch, identities, samples" if stage.name == "reinforce" else "batch_size"
         if stage.parts.decoder:
             size += ", config.autoencoder.batch_size"
         remat = "set --config.remat=blocks, or " if stage.fits_with_remat else ""
@@ -149,6 +149,8 @@ def _remarks(config: ConfigDict, plan: Plan) -> list[str]:
             "        generator's dtype; other compilers use buffers otherwise, mostly better",
         ]
     lines.append(f"        what fits leaves {MARGIN - 1:.0%} of itself free")
+    if config.reinforce.algorithm == "pathwise":
+        lines.append("        without what rewards' own networks keep for their backward pass")
     if devices.kind is None:
         lines.append("time:   not known, since the peak rate of these devices is not")
     else:

@@ -27,9 +27,10 @@ from rlsyn_jax.training.memory import MemoryParts, bytes_on_a_device
 
 # What makes an iteration smaller, for whoever is told that one does not fit.
 FIELDS_OF_MEMORY = (
-    "lower config.reinforce.micro_batch (activations), samples or num_trained_steps "
-    "(trajectories) or config.autoencoder.batch_size (decoding), set config.remat=blocks, or split "
-    "the parameters by config.fsdp"
+    "lower config.reinforce.micro_batch (activations; of algorithm 'pathwise' identities or "
+    "samples), samples, num_trained_steps or num_steps (trajectories) or "
+    "config.autoencoder.batch_size (decoding), set config.remat=blocks, or split the parameters by "
+    "config.fsdp"
 )
 
 
@@ -37,7 +38,8 @@ def policy_steps(config: ConfigDict) -> tuple:
     """Returns the rollout's plan, the same without noise, and which steps train.
 
     Returns:
-        (plan, deterministic plan, number of trained steps, function that chooses them).
+        (plan, deterministic plan, number of trained steps, function that chooses them); of
+        algorithm "pathwise", which differentiates all of them, 1 and None.
 
     Raises:
         ConfigError: the choice asks for more steps than have noise.
@@ -56,6 +58,8 @@ def policy_steps(config: ConfigDict) -> tuple:
         eta=0.0,
         strength=config.synthesize.strength,
     )
+    if reinforce.algorithm == "pathwise":
+        return plan, deterministic_plan, 1, None  # One update, of all of them.
     candidates = steps_with_noise(np.asarray(plan.sigma), reinforce.sigma_floor)
     try:
         number, choose = make_step_choice(

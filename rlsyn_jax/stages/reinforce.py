@@ -260,8 +260,7 @@ def assemble_policy(
         ConfigError: fields that cannot work together with the bank or the devices.
     """
     reinforce, num_classes = config.reinforce, bank.features.shape[0]
-    pathwise = reinforce.algorithm == "pathwise"
-    rewards, weights = resolve_rewards(config, whole_sets=pathwise)
+    rewards, weights = trained_rewards(config)
     plan, deterministic_plan, num_trained_steps, choose_steps = policy_steps(config)
     settings = policy_settings(config, num_classes, num_trained_steps, mesh.size)
     check_rewards(config, rewards, weights, bank, settings)
@@ -351,7 +350,7 @@ def check_rewards(config, rewards, weights, bank, settings: PolicySettings) -> N
         try:
             check_reward_output(name, jax.eval_shape(reward, probe, references), shape)
             if settings.algorithm == "pathwise":
-                jax.eval_shape(jax.grad(lambda x, r=reward: r(x, references).mean()), probe)
+                _check_gradient(reward, probe.shape, references)
         except Exception as error:  # A user's function may fail in any way.
             raise ConfigError(
                 f"config.rewards.{name} ({config.rewards[name].function}): {error}"
@@ -391,6 +390,23 @@ def create_policy_state(
     extra = place({"statistics": initial_statistics(names), "value": value}, whole)
     parts = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
     return PolicyState(**parts, **extra)
+
+
+def _check_gradient(reward, shape: tuple, references: ReferenceBank) -> None:
+    """Raises ValueError where a reward has no gradient, or a gradient of zero, at random."""
+    embeddings = jax.random.normal(jax.random.key(0), shape)
+    embeddings /= jnp.linalg.norm(embeddings, axis=-1, keepdims=True)
+    gradient = jax.jit(jax.grad(lambda embeddings: reward(embeddings, references).mean()))
+    if not jnp.any(gradient(embeddings)):
+        raise ValueError(
+            "its gradient is zero, and config.reinforce.algorithm is 'pathwise'; take one that "
+            "compares samples"
+        )
+
+
+def trained_rewards(config: ConfigDict) -> tuple[dict, dict]:
+    """Returns functions and weights of config.rewards as config.reinforce.algorithm takes them."""
+    return resolve_rewards(config, whole_sets=config.reinforce.algorithm == "pathwise")
 
 
 def resolve_rewards(config: ConfigDict, *, whole_sets: bool = False) -> tuple[dict, dict]:
@@ -442,7 +458,7 @@ def fixed_noise_measure(
     # A person without other images is compared with everybody's.
     real = held_out[shown] if shown.sum() > config.evaluate.num_neighbors else held_out
     neighbors = min(config.evaluate.num_neighbors, len(real) - 1, len(classes) - 1)
-    rewards, _ = resolve_rewards(config)
+    rewards, _ = trained_rewards(config)
     references = bank.take(jnp.asarray(people))
     score = jax.jit(lambda values: {n: reward(values, references) for n, reward in rewards.items()})
 

@@ -55,7 +55,11 @@ def made_from(stage: str, config: ConfigDict, fields: tuple, inputs: Mapping[str
     """
     values = {path: plain(configuration.field(config, path)) for path in sorted(fields)}
     inputs = dict(inputs)
-    shaped_by = {path: shaping(config, path) for path in values}
+    shaped_by = {
+        path: shaping(config, path)
+        for path, value in values.items()
+        if configuration.ADDED_LATER.get(path, _NEVER) != value
+    }
     return {
         "stage": stage,
         "config": values,

@@ -1,6 +1,7 @@
 """What the study makes of its runs, from written values: claims that hold or do not, and tables."""
 
 import json
+import runpy
 import shutil
 import subprocess
 import sys
@@ -20,11 +21,17 @@ from study.design import (
     augmenter,
     cells,
     chooser,
+    choosing_cells,
+    headroom_cells,
     headroom_title,
     title,
 )
 from study.gathering import Runs, decide
 from sweeping.plan import Plan, write_plan
+
+from rlsyn_jax import config as configuration
+
+ROOT = Path(__file__).parents[2]
 
 # Of what metrics.json has; the set "best_of" was not measured.
 SETS = {
@@ -60,6 +67,19 @@ def write_run(folder, arms, gain, people=20):
     (folder / "per_person.json").write_text(json.dumps(content))
     (folder / "metrics.json").write_text(json.dumps(SETS))
     (folder / "stage.json").write_text(json.dumps({"seconds": 3600.0}))
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_every_cell_of_a_target_is_a_config_that_can_run(name):
+    target = TARGETS[name]
+    file, _, variant = target.base.partition(":")
+    get_config = runpy.run_path(str(ROOT / file))["get_config"]
+    choices = dict.fromkeys(STARTS, Choice("as configured", "affine"))
+    made = choosing_cells(target, "data", "") + cells(target, "data", "", 1, choices)
+    for changes in made + headroom_cells(target, "data", "", 1, choices):
+        config = get_config(variant) if variant else get_config()
+        config.update_from_flattened_dict(changes)
+        configuration.validate(config)
 
 
 def write_settings_runs(folder):

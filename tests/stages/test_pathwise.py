@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlsyn_jax.config import ConfigError, default_config
+from rlsyn_jax.config import ConfigError, default_config, validate
 from rlsyn_jax.rewards.host_callback import on_host
 from rlsyn_jax.rewards.reference_bank import build_reference_bank
 from rlsyn_jax.stages.generator import init_params
@@ -31,17 +31,31 @@ def test_what_a_sample_adds_is_replaced_by_the_set_s_own_reward():
     np.testing.assert_array_equal(*semantic)
 
 
+def nearest_of_ten(embeddings, bank):
+    return jnp.round(10 * embeddings[..., 0])
+
+
+def test_what_it_does_not_read_is_not_asked_for():
+    config = default_config()
+    config.reinforce.update({"algorithm": "pathwise", "eta": 0.0, "num_steps": 1})
+    validate(config)
+    config.reinforce.algorithm = "ddpo_is"
+    with pytest.raises(ConfigError, match="the policy needs its noise"):
+        validate(config)
+
+
 def test_a_reward_that_cannot_be_differentiated_is_refused():
     config = default_config()
     config.reinforce.algorithm = "pathwise"
-    config.rewards.semantic.function = f"{__name__}:unknown_to_the_compiler"
     bank = build_reference_bank(np.eye(16), np.arange(16), 16)
     cold_start = init_params(config, 16, seed=0)
-    with pytest.raises(ConfigError, match="config.rewards.semantic .*unknown_to_the_compiler"):
-        assemble_policy(config, make_mesh(), cold_start, None, {}, bank)
+    for function, said in ((unknown_to_the_compiler, "JVP"), (nearest_of_ten, "gradient is zero")):
+        config.rewards.semantic.function = f"{__name__}:{function.__name__}"
+        with pytest.raises(ConfigError, match=f"config.rewards.semantic .*{said}"):
+            assemble_policy(config, make_mesh(), cold_start, None, {}, bank)
 
 
-def test_a_run_learns_and_writes_what_the_others_write(program, tmp_path):
+def test_a_run_writes_checkpoints_and_finite_curves(program, tmp_path):
     fields = {
         "reinforce.algorithm": "pathwise",
         "reinforce.micro_batch": 0,

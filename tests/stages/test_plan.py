@@ -130,6 +130,22 @@ def test_an_iteration_takes_the_flops_of_its_passes(fields, passes_of_update):
     assert iteration_flops(smaller, model, config.reinforce.trainable, 2, 4) == flops
 
 
+@pytest.mark.parametrize(
+    ("fields", "passes_of_step"),
+    [
+        ({"guidance_scale": 1.0}, 1 + 2),
+        ({"guidance_scale": 1.5, "trainable": "all"}, 2 + 6),
+        ({"guidance_scale": 1.5, "unconditional": "detached"}, 2 + 2 + 2),
+    ],
+)
+def test_an_iteration_through_the_steps_takes_every_one_twice_and_back(fields, passes_of_step):
+    fields = {f"reinforce__{name}": value for name, value in fields.items()}
+    config = changed(reinforce__algorithm="pathwise", **fields)
+    settings, model = policy_settings(config, 20, 1, 1), build_generator(config, 20)
+    flops = iteration_flops(settings, model, config.reinforce.trainable, 1, 4)
+    assert flops == 4 * 64 * passes_of_step * forward_flops(model, settings.image_shape)
+
+
 def test_half_of_the_bits_take_half_of_the_activations_on_accelerators():
     parts = [make_plan(changed(devices="h100x8", generator__dtype=d)).stages[0].parts
              for d in ("float32", "bfloat16")]  # fmt: skip

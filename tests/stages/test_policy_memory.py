@@ -152,6 +152,11 @@ def test_decoding_for_the_rewards_is_predicted(tmp_path, fields):
         {"reinforce.algorithm": "pathwise"},
         {
             "reinforce.algorithm": "pathwise",
+            "reinforce.unconditional": "detached",
+            "reinforce.trainable": "all",
+        },
+        {
+            "reinforce.algorithm": "pathwise",
             "reinforce.trainable": "lora",
             "reinforce.samples": 16,
             "reinforce.num_steps": 12,

@@ -1,5 +1,7 @@
 """What a stage will have been made from can be told before it runs."""
 
+import json
+
 import pytest
 
 from rlsyn_jax import config as configuration
@@ -56,7 +58,13 @@ def test_what_was_made_before_a_field_existed_is_not_made_again(program, tmp_pat
     changed = [before[stage] != without[stage] for stage in STAGES]
     assert changed == [place >= 1 for place in range(len(STAGES))]
     run_nothing(config, tmp_path)
+    record = tmp_path / "adapt" / "stage.json"
     (tmp_path / "adapt" / "made.txt").touch()
+    content = json.loads(record.read_text())
+    del content["config"]["adapt"]["lora_rank"]
+    record.write_text(json.dumps(content))
+    assert run_nothing(config, tmp_path) == without
+    record.write_text(json.dumps(content))
     config.adapt.lora_rank = 5
     assert stage_fingerprints(config)["adapt"] != without["adapt"]
     with pytest.raises(StageError, match="config.adapt.lora_rank: 4 there, 5 now"):
