@@ -65,6 +65,8 @@ def get_config(target="small2"):
     config.synthesize.num_steps = 8
     # What is drawn from noise shows the right character too seldom (experiments/LOG.md).
     config.synthesize.strength = 0.7
+    # Every third sample shows a wrong character where none is passed over.
+    config.synthesize.candidates = 4
     config.synthesize.images = 10
     config.recognize.steps = 400
     config.recognize.identities_per_batch = 16

@@ -141,6 +141,7 @@ VARIATIONS: dict[str, dict[str, Any]] = {
     },
     "dynamic selection by jvp": {"recognize.selection.method": "jvp"},
     # What each gives away is in the same table.
+    "not sifted by the rewards": {"synthesize.candidates": 1},
     **{f"strength {share}": {"synthesize.strength": share} for share in (0.5, 0.85)},
     # Of these a target runs those that its config does not have.
     "from noise": {"synthesize.strength": 1.0},
@@ -162,9 +163,10 @@ VARIATIONS: dict[str, dict[str, Any]] = {
 _OF_HANDWRITING = (
     "through the steps",
     "from images",
+    "sifted by the rewards",
     "from images, sifted by the rewards",
 )
-_OF_DEFAULTS = ("by log-probabilities", "from noise")
+_OF_DEFAULTS = ("by log-probabilities", "from noise", "not sifted by the rewards")
 
 
 def _variations_without(left_out: tuple[str, ...]) -> tuple[str, ...]:

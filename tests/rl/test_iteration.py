@@ -588,9 +588,13 @@ EVERYTHING = {
 }
 
 
-def test_an_iteration_is_one_program_without_transfers(caplog):
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [(EVERYTHING, "iteration"), ({"algorithm": "pathwise"}, "iteration_through_steps")],
+)
+def test_an_iteration_is_one_program_without_transfers(caplog, changes, name):
     run = make_run(
-        settings_with(**EVERYTHING),
+        settings_with(**changes),
         reference=make_params(),
         optimizer=optax.adam(0.01),
         starts=group_by_class(np.zeros((CLASSES, *SHAPE)), np.arange(CLASSES), CLASSES),
@@ -608,7 +612,7 @@ def test_an_iteration_is_one_program_without_transfers(caplog):
         assert all(value.is_deleted() for value in jax.tree.leaves(run.state.params))
         for _ in range(3):
             state, metrics = run.step(state)
-    assert caplog.text.count("XLA compilation of jit(iteration)") == 1
+    assert caplog.text.count(f"XLA compilation of jit({name})") == 1
     assert all(value.dtype == jnp.float32 and value.shape == () for value in metrics.values())
     assert state.step == 4 and len(state.step.sharding.device_set) == 8
     assert not any(value.is_deleted() for value in jax.tree.leaves((state, run.inputs)))
