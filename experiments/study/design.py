@@ -141,11 +141,11 @@ VARIATIONS: dict[str, dict[str, Any]] = {
     },
     "dynamic selection by jvp": {"recognize.selection.method": "jvp"},
     # What each gives away is in the same table.
-    "not sifted by the rewards": {"synthesize.candidates": 1},
     **{f"strength {share}": {"synthesize.strength": share} for share in (0.5, 0.85)},
     # Of these a target runs those that its config does not have.
     "from noise": {"synthesize.strength": 1.0},
     "from images": {"synthesize.strength": 0.7},
+    "not sifted by the rewards": {"synthesize.candidates": 1},
     "sifted by the rewards": _SIFTED,
     "from images, sifted by the rewards": {"synthesize.strength": 0.7, **_SIFTED},
     **{

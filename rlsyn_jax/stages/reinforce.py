@@ -338,10 +338,11 @@ def compiled(policy: Policy) -> Policy:
 
 
 def check_rewards(config, rewards, weights, bank, settings: PolicySettings) -> None:
-    """Traces every reward and their combination on shapes alone.
+    """Traces every reward and their combination on shapes alone, and tries gradients it needs.
 
     Raises:
-        ConfigError: a reward cannot be traced or returns another shape; names the reward.
+        ConfigError: a reward cannot be traced, returns another shape, or has no gradient where the
+            algorithm is "pathwise"; names the reward.
     """
     shape = (settings.num_identities, settings.samples_per_identity)
     references = bank.take(jnp.arange(settings.num_identities))

@@ -239,40 +239,44 @@ def _learning(workdir: Path) -> dict:
         titles = {name: name.removeprefix(prefix).replace("_", " ") for name in names}
         return {title: curve(name, relative) for name, title in titles.items()}
 
+    within = {
+        "spread of advantages": curve("advantage/spread"),
+        "spread of a person's samples": curve("spread_within_identity"),
+    }
+    # Some algorithms have no advantages.
+    within = {title: points for title, points in within.items() if points[0]}
+    drawn = [
+        (
+            "Rewards, change since the cold start",
+            curves("fixed/", True),
+            "Reward curves",
+            "Mean raw rewards of samples of the same people from the same noise, drawn as the "
+            "synthetic data set is.",
+        ),
+        (
+            "Measures no reward contains",
+            curves("held_out/"),
+            "Held-out measures",
+            "The same samples against real images that were never trained on, by the judge. A "
+            "reward that rises while these fall is being gamed.",
+        ),
+        (
+            "Share of each reward in the advantages",
+            curves("share/"),
+            "Shares of the rewards",
+            "Of the sum of magnitudes, after normalisation and weights.",
+        ),
+        (
+            "Within an iteration",
+            within,
+            "Spread of samples",
+            "How far samples of one person lie apart: a fall towards zero is collapse.",
+        ),
+    ]
     charts = [
-        {
-            "image": curve_chart(
-                "Rewards, change since the cold start", curves("fixed/", True), "iteration"
-            ),
-            "alt": "Reward curves",
-            "caption": "Mean raw rewards of samples of the same people from the same noise, drawn "
-            "as the synthetic data set is.",
-        },
-        {
-            "image": curve_chart("Measures no reward contains", curves("held_out/"), "iteration"),
-            "alt": "Held-out measures",
-            "caption": "The same samples against real images that were never trained on, by the "
-            "judge. A reward that rises while these fall is being gamed.",
-        },
-        {
-            "image": curve_chart(
-                "Share of each reward in the advantages", curves("share/"), "iteration"
-            ),
-            "alt": "Shares of the rewards",
-            "caption": "Of the sum of magnitudes, after normalisation and weights.",
-        },
-        {
-            "image": curve_chart(
-                "Within an iteration",
-                {
-                    "spread of advantages": curve("advantage/spread"),
-                    "spread of a person's samples": curve("spread_within_identity"),
-                },
-                "iteration",
-            ),
-            "alt": "Spread of advantages and samples",
-            "caption": "How far samples of one person lie apart: a fall towards zero is collapse.",
-        },
+        {"image": curve_chart(title, shown, "iteration"), "alt": alt, "caption": caption}
+        for title, shown, alt, caption in drawn
+        if shown
     ]
     texts = [record for record in records if record["kind"] == "texts"]
     warnings = [

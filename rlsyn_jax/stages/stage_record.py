@@ -55,16 +55,11 @@ def made_from(stage: str, config: ConfigDict, fields: tuple, inputs: Mapping[str
     """
     values = {path: plain(configuration.field(config, path)) for path in sorted(fields)}
     inputs = dict(inputs)
-    shaped_by = {
-        path: shaping(config, path)
-        for path, value in values.items()
-        if configuration.ADDED_LATER.get(path, _NEVER) != value
-    }
     return {
         "stage": stage,
         "config": values,
         "inputs": inputs,
-        "fingerprint": fingerprint([stage, shaped_by, inputs]),
+        "fingerprint": fingerprint([stage, _without_later_fields("", values), inputs]),
     }
 
 
@@ -74,16 +69,16 @@ def shaping(config: ConfigDict, path: str) -> object:
     Fields that came later and change nothing as they are set (config.ADDED_LATER) are left out, so
     that what was made before a field existed is not made again because it exists.
     """
-    return _without_later_fields(path, plain(configuration.field(config, path)))
+    return _without_later_fields(f"{path}.", plain(configuration.field(config, path)))
 
 
-def _without_later_fields(path: str, value: object) -> object:
+def _without_later_fields(prefix: str, value: object) -> object:
     if not isinstance(value, dict):
         return value
     return {
-        key: _without_later_fields(f"{path}.{key}", part)
+        key: _without_later_fields(f"{prefix}{key}.", part)
         for key, part in value.items()
-        if configuration.ADDED_LATER.get(f"{path}.{key}", _NEVER) != part
+        if configuration.ADDED_LATER.get(f"{prefix}{key}", _NEVER) != part
     }
 
 

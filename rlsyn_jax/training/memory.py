@@ -27,8 +27,8 @@ class MemoryParts(NamedTuple):
     the cold start's where the KL asks for it. bank: real features. value: DPOK's value function
     with its moments. decoder: of latents, for rewards. batch: images and labels that a step is
     given. gradients: of the trained parameters. activations: kept for the backward pass, or what
-    else is largest at the peak. trajectories: transitions that train, or what
-    each step began with where all are differentiated.
+    else is largest at the peak. trajectories: transitions that train, or what each step began with
+    where all are differentiated.
     """
 
     parameters: int = 0

@@ -9,6 +9,7 @@ from rlsyn_jax.rewards.host_callback import on_host
 from rlsyn_jax.rewards.reference_bank import build_reference_bank
 from rlsyn_jax.stages.generator import init_params
 from rlsyn_jax.stages.reinforce import assemble_policy, read_curves, resolve_rewards
+from rlsyn_jax.stages.report import _learning
 from rlsyn_jax.training.checkpoints import restore_params
 from rlsyn_jax.training.meshes import make_mesh
 
@@ -66,6 +67,9 @@ def test_a_run_writes_checkpoints_and_finite_curves(program, tmp_path):
     records = [record for record in read_curves(tmp_path) if "loss" in record]
     assert [record["step"] for record in records] == [1, 2, 3, 4]
     assert all(np.isfinite([record["loss"], record["gradient_norm"]]).all() for record in records)
+    # There are no advantages that the page could draw.
+    charts = [chart["alt"] for chart in _learning(tmp_path)["curve_charts"]]
+    assert charts == ["Reward curves", "Held-out measures", "Spread of samples"]
     rows, before = (
         restore_params(tmp_path / stage / "model")["y_embedder"]["embedding_table"]
         for stage in ("reinforce", "adapt")
