@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rlsyn_jax.data.padded_groups import padded_groups
 from rlsyn_jax.diffusion.samplers import initial_noise
 
 
@@ -51,15 +52,10 @@ def group_by_class(images: np.ndarray, class_labels: np.ndarray, num_classes: in
     Raises:
         ValueError: a class has no image.
     """
-    counts = np.bincount(class_labels, minlength=num_classes)
+    grouped, counts = padded_groups(images.astype(np.float32), class_labels, num_classes)
     if not counts.all():
         raise ValueError(f"classes {np.flatnonzero(counts == 0)[:8].tolist()} have no image")
-    order = np.argsort(class_labels, kind="stable")
-    rows = class_labels[order]
-    places = np.arange(len(rows)) - (np.cumsum(counts) - counts)[rows]
-    grouped = np.zeros((num_classes, counts.max(), *images.shape[1:]), np.float32)
-    grouped[rows, places] = images[order]
-    return ImageStarts(grouped, counts.astype(np.int32))
+    return ImageStarts(grouped, counts)
 
 
 def noised_images(starts: ImageStarts, alpha_bar: jax.Array) -> Callable:

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rlsyn_jax.data.padded_groups import padded_groups
+
 
 @flax.struct.dataclass
 class ReferenceBank:
@@ -87,8 +89,7 @@ def build_reference_bank(
             f"identities must lie in 0..{num_identities - 1}; index {outside[0]} holds "
             f"{identities[outside[0]]}"
         )
-    counts = np.bincount(identities, minlength=num_identities)
-    missing = np.flatnonzero(counts == 0)
+    missing = np.setdiff1d(np.arange(num_identities), identities)
     if num_identities < 1 or missing.size:
         raise ValueError(
             f"each of the {num_identities} identities needs at least one feature; none for "
@@ -103,16 +104,11 @@ def build_reference_bank(
             f"a feature of norm zero has no direction; {zero.size} of {len(features)} are zero, "
             f"the first at index {zero[0]}"
         )
-    order = np.argsort(identities, kind="stable")
-    rows = identities[order]
-    columns = np.arange(len(rows)) - (np.cumsum(counts) - counts)[rows]
-    shape = (num_identities, int(counts.max()))
-    padded = np.zeros((*shape, features.shape[1]), np.float32)
-    padded[rows, columns] = (scaled / norms)[order]
-    mask = np.zeros(shape, bool)
-    mask[rows, columns] = True
+    unit = (scaled / norms).astype(np.float32)
+    groups, counts = padded_groups(unit, identities, num_identities)
+    mask = np.arange(groups.shape[1]) < counts[:, None]
     return ReferenceBank(
-        features=jnp.asarray(padded),
+        features=jnp.asarray(groups),
         mask=jnp.asarray(mask),
         identities=jnp.arange(num_identities, dtype=jnp.int32),
     )

@@ -19,8 +19,9 @@ from rlsyn_jax.rl.advantages import combine_rewards, initial_statistics, update_
 from rlsyn_jax.stages.generator import build_generator
 from rlsyn_jax.stages.plan import iteration_flops
 from rlsyn_jax.stages.policy import policy_settings, policy_steps
-from rlsyn_jax.stages.reinforce import read_curves, resolve_rewards
+from rlsyn_jax.stages.reinforce import read_curves
 from rlsyn_jax.stages.sample_scores import SampleScores
+from rlsyn_jax.stages.trained_rewards import resolve_rewards
 
 
 def candidates_per_image(config: ConfigDict, workdir: Path, num_classes: int) -> int:

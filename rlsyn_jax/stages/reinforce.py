@@ -20,9 +20,8 @@ from rlsyn_jax.evaluation.fidelity import precision_recall_density_coverage
 from rlsyn_jax.evaluation.identification import nearest_centroid_accuracy
 from rlsyn_jax.models.dit_flops import forward_flops
 from rlsyn_jax.rewards.reference_bank import ReferenceBank, build_reference_bank
-from rlsyn_jax.rewards.registry import check_reward_output, resolve_reward
 from rlsyn_jax.rewards.richness import reference_variance
-from rlsyn_jax.rl.advantages import combine_rewards, initial_statistics
+from rlsyn_jax.rl.advantages import initial_statistics
 from rlsyn_jax.rl.iteration import PolicySettings, PolicyState, make_iteration
 from rlsyn_jax.rl.memory import available_bytes, memory_need
 from rlsyn_jax.rl.monitoring import best_step, collapse_warning, hacking_warning, total_reward
@@ -44,6 +43,7 @@ from rlsyn_jax.stages.latent_space import (
 )
 from rlsyn_jax.stages.policy import FIELDS_OF_MEMORY, policy_settings, policy_steps
 from rlsyn_jax.stages.stage_record import StageRecord, plain
+from rlsyn_jax.stages.trained_rewards import check_rewards, trained_rewards
 from rlsyn_jax.stages.training_starts import training_starts
 from rlsyn_jax.training.atomic_files import write_json
 from rlsyn_jax.training.checkpoints import CheckpointStore
@@ -337,40 +337,6 @@ def compiled(policy: Policy) -> Policy:
     return dataclasses.replace(policy, iteration=program)
 
 
-def check_rewards(config, rewards, weights, bank, settings: PolicySettings) -> None:
-    """Traces every reward and their combination on shapes alone, and tries gradients it needs.
-
-    Raises:
-        ConfigError: a reward cannot be traced, returns another shape, or has no gradient where the
-            algorithm is "pathwise"; names the reward.
-    """
-    shape = (settings.num_identities, settings.samples_per_identity)
-    references = bank.take(jnp.arange(settings.num_identities))
-    probe = jax.ShapeDtypeStruct((*shape, references.features.shape[-1]), jnp.float32)
-    for name, reward in rewards.items():
-        try:
-            check_reward_output(name, jax.eval_shape(reward, probe, references), shape)
-            if settings.algorithm == "pathwise":
-                _check_gradient(reward, probe.shape, references)
-        except Exception as error:  # A user's function may fail in any way.
-            raise ConfigError(
-                f"config.rewards.{name} ({config.rewards[name].function}): {error}"
-            ) from error
-    raw = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name in rewards}
-    combine = functools.partial(
-        combine_rewards,
-        weights=weights,
-        scope=settings.normalise_over,
-        clip=settings.advantage_clip,
-        baseline=settings.baseline,
-        statistics=initial_statistics(list(rewards)),
-    )
-    try:
-        jax.eval_shape(combine, raw)
-    except ValueError as error:
-        raise ConfigError(f"config.reinforce: {error}") from error
-
-
 def create_policy_state(
     config: ConfigDict, mesh: Mesh, settings: PolicySettings, trained, optimizer, value_optimizer
 ) -> PolicyState:
@@ -391,47 +357,6 @@ def create_policy_state(
     extra = place({"statistics": initial_statistics(names), "value": value}, whole)
     parts = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
     return PolicyState(**parts, **extra)
-
-
-def _check_gradient(reward, shape: tuple, references: ReferenceBank) -> None:
-    """Raises ValueError where a reward has no gradient, or a gradient of zero, at random."""
-    embeddings = jax.random.normal(jax.random.key(0), shape)
-    embeddings /= jnp.linalg.norm(embeddings, axis=-1, keepdims=True)
-    gradient = jax.jit(jax.grad(lambda embeddings: reward(embeddings, references).mean()))
-    if not jnp.any(gradient(embeddings)):
-        raise ValueError(
-            "its gradient is zero, and config.reinforce.algorithm is 'pathwise'; take one that "
-            "compares samples"
-        )
-
-
-def trained_rewards(config: ConfigDict) -> tuple[dict, dict]:
-    """Returns functions and weights of config.rewards as config.reinforce.algorithm takes them."""
-    return resolve_rewards(config, whole_sets=config.reinforce.algorithm == "pathwise")
-
-
-def resolve_rewards(config: ConfigDict, *, whole_sets: bool = False) -> tuple[dict, dict]:
-    """Returns the functions of config.rewards with their options bound, and their weights.
-
-    Args:
-        config: complete configuration.
-        whole_sets: a set's reward is not shared out by what each sample adds, but each gets all of
-            it: for what differentiates it. (The mean of what each adds hardly is a function of it.)
-    """
-    rewards, weights = {}, {}
-    for name in sorted(config.rewards.keys()):
-        term = config.rewards[name]
-        if term.weight == 0:
-            continue
-        function = resolve_reward(term.function)
-        options = plain(term.options)
-        if whole_sets and options.get("credit") == "leave_one_out":
-            options["credit"] = "broadcast"
-        rewards[name] = functools.partial(function, **options)
-        weights[name] = float(term.weight)
-    if not rewards:
-        raise ConfigError("every reward of config.rewards has weight 0; give one a weight")
-    return rewards, weights
 
 
 def fixed_noise_measure(

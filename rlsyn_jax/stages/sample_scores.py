@@ -15,7 +15,7 @@ from rlsyn_jax.evaluation.nearest_real import nearest_real_distances
 from rlsyn_jax.rewards.reference_bank import build_reference_bank
 from rlsyn_jax.stages.extractors import Extractor, embed_images, load_extractor
 from rlsyn_jax.stages.inputs import train_labels
-from rlsyn_jax.stages.reinforce import resolve_rewards
+from rlsyn_jax.stages.trained_rewards import resolve_rewards
 
 
 class SampleScores:
