@@ -162,8 +162,7 @@ VARIATIONS: dict[str, dict[str, Any]] = {
 # What the config of handwriting has already, and what it has instead of the others' defaults.
 _OF_HANDWRITING = (
     "through the steps",
-    "from images",
-    "sifted by the rewards",
+    "strength 0.85",
     "from images, sifted by the rewards",
 )
 _OF_DEFAULTS = ("by log-probabilities", "from noise", "not sifted by the rewards")
