@@ -66,7 +66,7 @@ def get_config(target="small2"):
     # From noise too few samples show the right character; from less of it no more of them help, and
     # twice as many are near copies of their images (experiments/LOG.md).
     config.synthesize.strength = 0.85
-    # Of 78 characters' samples a third is wrong where none is passed over, a quarter of the best of 4.
+    # Right ones of 78 characters' samples: of the best of 4 76 %, of 8 82 %, of real images 85 %.
     config.synthesize.candidates = 8
     config.synthesize.images = 10
     config.recognize.steps = 400

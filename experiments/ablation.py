@@ -20,6 +20,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from study import leakage
 from study.design import (
     CHOOSERS,
     CLAIMED,
@@ -186,9 +187,33 @@ def tables(name: str, plan: Plan, runs: Runs, workdir: Path) -> Iterator[str]:
         for start in STARTS:
             cell, baseline = title(images, start), choices[start].baseline
             yield from _table(cell, [*runs.named(cell).values()], baseline)
+    baseline = choices["random"].baseline
     for change in _TARGETS[name].variations:
-        found, baseline = [*runs.named(change).values()], choices["random"].baseline
+        found = [*runs.named(change).values()]
         yield from _table(f"2 images, random start, {change}", found, baseline)
+    yield from leakage_chart(name, runs, baseline, workdir)
+
+
+def leakage_chart(name: str, runs: Runs, baseline: str, workdir: Path) -> Iterator[str]:
+    """Draws what samples add over what they give away, and yields the lines that show it."""
+    unvaried = [*runs.named(title(2, "random")).values()]
+    arms = leakage.arms_of(unvaried, baseline)
+    if not arms:
+        return
+    varied = {"as configured": unvaried} | {
+        change: [*runs.named(change).values()]
+        for change in _TARGETS[name].variations
+        if leakage.varies_strength(change)
+    }
+    file = f"figures/gain_and_leakage_{name}.png"
+    leakage.draw(
+        workdir / file,
+        f"{name}, 2 images, random start: {len(unvaried)} seeds",
+        baseline,
+        arms,
+        leakage.curve_of(varied, baseline),
+    )
+    yield from ("", "### Gain against leakage", "", f"![Gain against leakage]({file})")
 
 
 def headroom_table(name: str, runs: Runs, choices: dict[str, Choice]) -> Iterator[str]:

@@ -1,0 +1,71 @@
+"""Where arms stand between what they gain and what they give away, from written values."""
+
+import ablation
+import numpy as np
+import pytest
+from PIL import Image
+from study import leakage
+from study.design import MEASURES, TARGETS, VARIATIONS, Choice
+
+PEOPLE = [f"person {number}" for number in range(10)]
+
+
+def run_of(shares, gain):
+    """Returns what a run measured: near copies of each set, and gains of arms over real ones."""
+    arms = {
+        arm: {measure: {name: [0.4 + more] for name in PEOPLE} for measure in MEASURES}
+        for arm, more in {"real_affine": 0.0, **gain}.items()
+    }
+    pixels = {name: {"share": {"mean": share}} for name, share in shares.items()}
+    metrics = {"privacy": {"memorisation": {"pixels": pixels}}}
+    weights = {measure: dict.fromkeys(PEOPLE, 1) for measure in MEASURES}
+    return {"arms": arms, "weights": weights, "metrics": metrics}
+
+
+def test_points_are_means_of_the_runs():
+    gain = {"real_reinforced": 0.05, "real_cold_start": 0.02, "synthetic_only": -0.1}
+    runs = [run_of({"reinforced": 0.2}, gain), run_of({"reinforced": 0.4}, gain)]
+    # Near copies of the cold start were not counted, and synthetic_only adds to nothing.
+    (found,) = leakage.arms_of(runs, "real_affine")
+    assert found.label == "real_reinforced" and found.leaked == pytest.approx(30)
+    for measure in MEASURES:
+        assert found.gains[measure]["difference"] == pytest.approx(5)
+    assert leakage.arms_of([], "real_affine") == []
+
+
+def test_the_curve_goes_from_the_least_leaked_and_leaves_out_what_has_not_run():
+    varied = {
+        "near": [run_of({"reinforced": 0.6}, {"real_reinforced": 0.03})],
+        "far": [run_of({"reinforced": 0.1}, {"real_reinforced": 0.01})],
+        "not run": [],
+    }
+    assert [each.label for each in leakage.curve_of(varied, "real_affine")] == ["far", "near"]
+
+
+def test_every_start_that_a_target_varies_is_on_its_curve():
+    varied = {name for name in VARIATIONS if leakage.varies_strength(name)}
+    assert varied == {"strength 0.5", "strength 0.85", "from noise", "from images"}
+    assert "strength 0.5" in TARGETS["omniglot"].variations
+
+
+def test_the_chart_is_drawn_and_shown(tmp_path, monkeypatch):
+    class Written:
+        def named(self, name):
+            shares = {"2 images, random start": 0.2, "from images": 0.4, "strength 0.5": 0.6}
+            if name not in shares:
+                return {}
+            gain = {"real_reinforced": shares[name] / 10}
+            return {0: run_of({"reinforced": shares[name]}, gain)}
+
+    drawn = {}
+    draw = leakage.draw
+    monkeypatch.setattr(leakage, "draw", lambda *parts: drawn.update(parts=parts) or draw(*parts))
+    choice = Choice("as configured", "affine")
+    lines = [*ablation.leakage_chart("omniglot", Written(), choice.baseline, tmp_path)]
+    assert lines[-1].endswith("(figures/gain_and_leakage_omniglot.png)")
+    *_, arms, curve = drawn["parts"]
+    assert [each.label for each in arms] == ["real_reinforced"]
+    labels = [each.label for each in curve]
+    assert labels == ["as configured", "from images", "strength 0.5"]
+    image = np.asarray(Image.open(tmp_path / "figures/gain_and_leakage_omniglot.png"))
+    assert image.shape[0] > 100 and image.std() > 1
