@@ -30,7 +30,7 @@ PRIVACY_ATTACKS = (
 
 # Fields that came after there were runs -> the value at which a run is what it was without them.
 # Work folders of before are still accepted where they have it.
-ADDED_LATER = {"reinforce.samples_per_start": 1}
+ADDED_LATER = {"reinforce.samples_per_start": 1, "synthesize.pixel_copy_quantile": 0.0}
 
 
 def default_config() -> ConfigDict:
@@ -244,7 +244,10 @@ def default_config() -> ConfigDict:
     # Also as any of market1501 | recordio (.rec and .idx of InsightFace) | webdataset (.tar).
     config.synthesize.exports = ()
     config.synthesize.batch_size = 64
-    config.synthesize.near_copy_quantile = 0.01  # Of held-out images' distances to train images.
+    # Of held-out images' distances to training images, by the judge: what is nearer is a near copy.
+    config.synthesize.near_copy_quantile = 0.01
+    # The same by averaged pixels, for samples of training people; 0 = pixels are not looked at.
+    config.synthesize.pixel_copy_quantile = 0.0
     # Draws an image before a near copy is given up, where there is one candidate for it; also
     # people who are drawn for one who does not exist.
     config.synthesize.max_attempts = 2
@@ -496,8 +499,8 @@ _SHARES = (
     "split.held_out_fraction pretrain.ema_decay pretrain.class_dropout pretrain.scale "
     "adapt.ema_decay adapt.class_dropout adapt.scale reinforce.ema_decay "
     "reinforce.trained_fraction reinforce.statistics_momentum reinforce.collapse_share "
-    "synthesize.eta "
-    "synthesize.near_copy_quantile synthesize.gate_share recognize.label_smoothing "
+    "synthesize.eta synthesize.near_copy_quantile synthesize.pixel_copy_quantile "
+    "synthesize.gate_share recognize.label_smoothing "
     "recognize.erasing_probability recognize.dropout_rate recognize.nearest.trade_off "
     "recognize.ema_decay recognize.affine_scale"
 ).split()

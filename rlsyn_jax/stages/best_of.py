@@ -115,7 +115,7 @@ def make_best_of_draw(
 
     Returns:
         identities [i] -> (images uint8 [i * images, h, w, c], best first; their numbers; their
-        distances to real images). Near copies are among them where nothing else is left.
+        distances to real images; which are near copies, where nothing else is left).
     """
     images = config.synthesize.images
     logging.info("synthesize: the best of %d candidates for each image", candidates)
@@ -128,11 +128,10 @@ def make_best_of_draw(
         numbers = numbers.reshape(-1)
         classes = np.repeat(identities, candidates * images).astype(np.int32)
         drawn = sample(numbers, classes)
-        distances = scores.nearest_real(drawn)
+        distances, near = scores.nearest_real(drawn)
         score = combined_rewards(config, scores.rewards(drawn, identities))
-        near = (distances < scores.threshold).reshape(people, -1)
-        best = choose_best(score, near, images)
+        best = choose_best(score, near.reshape(people, -1), images)
         best = (best + np.arange(people)[:, None] * candidates * images).reshape(-1)
-        return drawn[best], numbers[best], distances[best]
+        return drawn[best], numbers[best], distances[best], near[best]
 
     return draw

@@ -48,13 +48,22 @@ def privacy_panel(
     counts = ", ".join(
         f"{gate[name]['near_copies_left_out']} of the set “{SET_TITLES[name]}”" for name in sets
     )
+    # Of runs from before there was one, too.
+    pixels = gate.get("pixel_copy_threshold", 0.0)
+    by_pixels = f" or than {pixels:.4f} by pixels," if pixels else ""
+    closing = "the judge's nearest were not kept, so that pixels say most about copies."
+    if pixels:
+        closing = (
+            "the nearest by the judge and by pixels were not kept: this table says that the sieve "
+            "worked, and the attacks below what is given away beyond copies."
+        )
     text = (
         "A synthetic data set of the same identities reproduces those people by design: the images "
         "are personal data of the people in the training set, and anybody who could recognise them "
         "can recognise them here. What follows asks what is given away beyond that. Images nearer "
-        f"than {gate['near_copy_threshold']:.4f} to a training image, by the judge, were "
-        "passed over or drawn again when the sets were made, and left out where there was nothing "
-        f"else ({counts})."
+        f"than {gate['near_copy_threshold']:.4f} to a training image, by the judge,{by_pixels} "
+        "were passed over or drawn again when the sets were made, and left out where nothing else "
+        f"was left ({counts})."
     )
     makers = {
         "memorisation": functools.partial(
@@ -63,8 +72,7 @@ def privacy_panel(
             sets=SET_TITLES,
             judged="reinforced",
             opening="After RL, ",
-            closing="The reward's network was rewarded for nearness, and the judge's nearest were "
-            "not kept, so that pixels say most about copies.",
+            closing=f"The reward's network was rewarded for nearness, and {closing}",
         ),
         "identity_leakage": functools.partial(
             leakage_table, sets=SET_TITLES, recognizer="The judge"

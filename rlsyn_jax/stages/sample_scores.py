@@ -1,4 +1,4 @@
-"""How good samples of the training people are by the run's rewards, and how near to real images."""
+"""How good samples of the training people are by the run's rewards, and which copy real images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from rlsyn_jax.data.identity_dataset import IdentityDataset
 from rlsyn_jax.data.splits import Splits
-from rlsyn_jax.evaluation.nearest_real import nearest_real_distances
+from rlsyn_jax.evaluation.nearest_real import averaged_pixels, nearest_real_distances
 from rlsyn_jax.rewards.reference_bank import build_reference_bank
 from rlsyn_jax.stages.extractors import Extractor, embed_images, load_extractor
 from rlsyn_jax.stages.inputs import train_labels
@@ -19,10 +19,11 @@ from rlsyn_jax.stages.trained_rewards import resolve_rewards
 
 
 class SampleScores:
-    """Scores samples by the rewards of the reinforcement loop, and finds near copies by the judge.
+    """Scores samples by the rewards of the reinforcement loop, and finds near copies.
 
     Attributes:
         threshold: cosine distance of the judge below which a sample is a near copy.
+        pixel_threshold: root mean squared difference of averaged pixels below which it is one, too.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class SampleScores:
         judge: Extractor,
         enrolled: np.ndarray,
         threshold: float,
+        pixel_threshold: float = 0.0,
     ):
         """Reads the rewards' extractor and embeds the real training images.
 
@@ -43,12 +45,13 @@ class SampleScores:
             workdir: of the run.
             dataset, splits: the target.
             judge: the extractor. enrolled: float [n, dim], its embeddings of the training images.
-            threshold: see above.
+            threshold, pixel_threshold: see above.
         """
-        self.threshold = threshold
+        self.threshold, self.pixel_threshold = threshold, pixel_threshold
         self._judge, self._enrolled = judge, enrolled
         self._extractor = load_extractor(config, workdir, "reward")
         images, labels = train_labels(dataset, splits)
+        self._pixels = averaged_pixels(images[:]) if pixel_threshold else None
         self._bank = build_reference_bank(
             embed_images(self._extractor, images), labels, len(splits.train_identities)
         )
@@ -59,9 +62,22 @@ class SampleScores:
             }
         )
 
-    def nearest_real(self, images: np.ndarray) -> np.ndarray:
-        """Returns each image's cosine distance to the nearest real one by the judge, float [n]."""
-        return nearest_real_distances(embed_images(self._judge, images), self._enrolled)[0]
+    def nearest_real(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Compares images with the nearest real one.
+
+        Args:
+            images: uint8 [n, h, w, c].
+
+        Returns:
+            (float32 [n] cosine distance by the judge; bool [n], near copies by judge or pixels).
+        """
+        distances, _ = nearest_real_distances(embed_images(self._judge, images), self._enrolled)
+        near = distances < self.threshold
+        if self._pixels is not None:
+            pixels = averaged_pixels(images)
+            differences, _ = nearest_real_distances(pixels, self._pixels, metric="euclidean")
+            near |= differences < self.pixel_threshold
+        return distances, near
 
     def rewards(self, images: np.ndarray, identities: np.ndarray) -> dict[str, np.ndarray]:
         """Returns each reward of images; those of a set give each image its share.

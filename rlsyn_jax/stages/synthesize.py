@@ -3,10 +3,10 @@
 For the arm real_best_of there is a third one, the best of many cold-start samples. The others may
 be sifted by the rewards, too: config.synthesize.candidates.
 
-An image that lies closer to a real one than held-out real images do is a near copy: it is passed
-over for another candidate or drawn again with another seed, and where there is nothing else it is
-left out and counted. A gate says whether a
-recogniser that had no part in making the images would know the people in them.
+An image that lies closer to a real one than held-out real images do, by the judge or by pixels, is
+a near copy: it is passed over for another candidate or drawn again with another seed, and where
+there is nothing else it is left out and counted. A gate says whether a recogniser that had no part
+in making the images would know the people in them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 from rlsyn_jax.data.synthetic_writer import SyntheticDatasetWriter, load_synthetic
 from rlsyn_jax.diffusion.image_starts import ImageStarts
 from rlsyn_jax.evaluation.identification import nearest_centroid_accuracy
-from rlsyn_jax.evaluation.nearest_real import nearest_real_distances
+from rlsyn_jax.evaluation.nearest_real import averaged_pixels, nearest_real_distances
 from rlsyn_jax.stages.best_of import candidates_per_image, make_best_of_draw
 from rlsyn_jax.stages.dataset_exports import export_dataset
 from rlsyn_jax.stages.extractors import embed_images, load_extractor
@@ -75,11 +75,23 @@ def run(config: ConfigDict, workdir: Path) -> None:
     )
     distances, _ = nearest_real_distances(held_out, enrolled)
     threshold = float(np.quantile(distances, config.synthesize.near_copy_quantile))
+    pixel_threshold = _pixel_threshold(config, train_images, dataset.images[splits.closed_query])
     real_accuracy, _ = nearest_centroid_accuracy(enrolled, labels, held_out, held_out_labels)
 
-    gate = {"near_copy_threshold": threshold, "real_identity_accuracy": float(real_accuracy)}
+    gate = {
+        "near_copy_threshold": threshold,
+        "pixel_copy_threshold": pixel_threshold,
+        "real_identity_accuracy": float(real_accuracy),
+    }
     scores = SampleScores(
-        config, workdir, dataset, splits, judge=judge, enrolled=enrolled, threshold=threshold
+        config,
+        workdir,
+        dataset,
+        splits,
+        judge=judge,
+        enrolled=enrolled,
+        threshold=threshold,
+        pixel_threshold=pixel_threshold,
     )
     starts = training_starts(config, workdir, dataset, splits)
     for name, stage in data_sets(config).items():
@@ -163,7 +175,7 @@ def _write_dataset(
         if all(writer.existing(identity_names[i], n) for i, n in wanted):
             progress.update(first + fresh)
             continue
-        images, seeds, distances = draw(identities)
+        images, seeds, distances, near = draw(identities)
         rewards = scores.rewards(images, identities)
         rewards = {reward: values.reshape(-1) for reward, values in rewards.items()}
         for row, (person, number) in enumerate(wanted):
@@ -174,7 +186,7 @@ def _write_dataset(
                 **{f"reward_{reward}": float(values[row]) for reward, values in rewards.items()},
             }
             identity = identity_names[person]
-            if distances[row] < scores.threshold:
+            if near[row]:
                 writer.reject(identity, number, entry)
             elif not writer.existing(identity, number):
                 writer.write_image(identity, number, images[row], entry)
@@ -186,7 +198,7 @@ def _write_dataset(
         "near_copies_left_out": num_classes * settings.images - len(writer.records),
     }
     writer.finish(
-        card=_data_card(config, name, stage, counts, scores.threshold, made_by),
+        card=_data_card(config, name, stage, counts, scores, made_by),
         metadata={"config": config.name},
     )
     barrier(f"synthesize {name}: the data set is on disk")
@@ -214,7 +226,7 @@ def _batched(config, sampler: Callable, params: dict) -> Callable:
 def _redraw_near_copies(
     config, sample: Callable, scores: SampleScores, num_classes: int
 ) -> Callable:
-    """Returns identities [p] -> (samples, their numbers, their distances to real images).
+    """Returns identities [p] -> (samples, their numbers, distances to real images, near copies).
 
     A near copy is drawn again, from another number, up to config.synthesize.max_attempts times.
     """
@@ -231,17 +243,27 @@ def _redraw_near_copies(
                 images, seeds = batch.copy(), drawn.copy()
             else:
                 images[near], seeds[near] = batch[near], drawn[near]
-            distances = scores.nearest_real(images)
-            near = distances < scores.threshold
+            distances, near = scores.nearest_real(images)
             if not near.any():
                 break
-        return images, seeds, distances
+        return images, seeds, distances, near
 
     return draw
 
 
+def _pixel_threshold(config: ConfigDict, train: np.ndarray, held_out: np.ndarray) -> float:
+    """Returns the root mean squared difference below which images are near copies; 0 = none is."""
+    quantile = config.synthesize.pixel_copy_quantile
+    if not quantile:
+        return 0.0
+    distances, _ = nearest_real_distances(
+        averaged_pixels(held_out), averaged_pixels(train[:]), metric="euclidean"
+    )
+    return float(np.quantile(distances, quantile))
+
+
 def _data_card(
-    config: ConfigDict, name: str, stage: str, counts: dict, threshold: float, made_by: str
+    config: ConfigDict, name: str, stage: str, counts: dict, scores: SampleScores, made_by: str
 ) -> str:
     solver = {"ddim": f"DDIM (eta {config.synthesize.eta})", "dpm_solver": "DPM-Solver++ 2M"}
     guided = config.synthesize.guidance_channels
@@ -252,6 +274,9 @@ def _data_card(
     if strength < 1:
         begun = f"the person's training images, noised {strength:.0%} of the way"
     avoided = "passed over" if made_by else "drawn again"
+    by_pixels = ""
+    if scores.pixel_threshold:
+        by_pixels = f" or {scores.pixel_threshold:.4f} (root mean squared difference of pixels)"
     return (
         f"# Synthetic identity data set: {config.name}, {name}\n\n"
         f"{counts['images']} images, {height} x {width} pixels, one folder "
@@ -269,6 +294,7 @@ def _data_card(
             if strength < 1
             else "\n\n"
         )
-        + f"Images closer than {threshold:.4f} (cosine distance of an independent recogniser) to a "
-        f"real training image were {avoided}; {counts['near_copies_left_out']} were left out.\n"
+        + f"Images closer than {scores.threshold:.4f} (cosine distance of an independent "
+        f"recogniser){by_pixels} to a real training image were {avoided}; "
+        f"{counts['near_copies_left_out']} were left out.\n"
     )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rlsyn_jax.config import ARMS, ConfigError, default_config, validate
-from rlsyn_jax.data.synthetic_writer import read_manifest
+from rlsyn_jax.data.synthetic_writer import load_synthetic, read_manifest
 from rlsyn_jax.stages.arms import (
     ARM_SETTINGS,
     augmentation_of,
@@ -15,6 +15,7 @@ from rlsyn_jax.stages.arms import (
     others_per_batch,
     start_of,
 )
+from rlsyn_jax.stages.inputs import load_target, train_labels
 from rlsyn_jax.stages.recognition_panel import ARM_TITLES
 from rlsyn_jax.training.checkpoints import restore_params
 
@@ -133,6 +134,7 @@ def workdir(program, tmp_path_factory):
         "synthesize.candidates": 2,
         "synthesize.best_of": 5,
         "synthesize.strength": 0.8,
+        "synthesize.pixel_copy_quantile": 0.3,
         # What is left judges each image by itself.
         "rewards.coverage.weight": 0.0,
         "rewards.richness.weight": 0.0,
@@ -166,6 +168,28 @@ def test_arms_begin_and_train_as_they_say(workdir):
         assert classes.pop(arm) == 5 + 6
     assert 5 < classes.pop("real_novel") <= 5 + 3
     assert set(classes.values()) == {5}
+
+
+@pytest.mark.slow
+def test_no_near_copy_by_pixels_is_kept(program, workdir):
+    config = program.config()
+    dataset, splits = load_target(config, workdir)
+    train, _ = train_labels(dataset, splits)
+    distances = nearest_rms(dataset.images[splits.closed_query], train)
+    gate = json.loads((workdir / "synthesize" / "gate.json").read_text())
+    threshold = np.quantile(distances, 0.3)
+    assert gate["pixel_copy_threshold"] == pytest.approx(threshold, rel=1e-5)
+    for name in ("cold_start", "reinforced", "best_of"):
+        synthetic, _ = load_synthetic(workdir / "synthesize" / name)
+        assert len(synthetic.images) and nearest_rms(synthetic.images, train).min() > threshold
+        card = (workdir / "synthesize" / name / "README.md").read_text()
+        assert f"or {threshold:.4f} (root mean squared difference of pixels)" in card
+
+
+def nearest_rms(images, others):
+    """Root mean squared differences of small images, whose pixels are not averaged."""
+    images, others = (np.asarray(each, np.float64) / 255 for each in (images, others[:]))
+    return np.array([np.sqrt(((image - others) ** 2).mean((1, 2, 3)).min()) for image in images])
 
 
 @pytest.mark.slow

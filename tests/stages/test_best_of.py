@@ -88,16 +88,19 @@ def test_each_person_gets_the_best_of_candidates_of_their_own():
         assert (numbers // 2 % 5 == classes).all()
         return np.asarray(numbers, np.uint8).reshape(-1, 1, 1, 1)
 
+    def nearest_real(images):
+        near = images.reshape(-1) % 7 == 0
+        return np.where(near, 0.1, 0.9), near
+
     scores = types.SimpleNamespace(
-        threshold=0.5,
-        nearest_real=lambda images: np.where(images.reshape(-1) % 7 == 0, 0.1, 0.9),
+        nearest_real=nearest_real,
         rewards=lambda images, people: {
             "semantic": worth[images.reshape(len(people), -1)].astype(np.float32)
         },
     )
     draw = make_best_of_draw(config, sample, scores, num_classes=5, candidates=4)
-    images, numbers, distances = draw(np.array([3, 4, 0]))
-    assert (images.reshape(-1) == numbers).all() and (distances > 0.5).all()
+    images, numbers, distances, near = draw(np.array([3, 4, 0]))
+    assert (images.reshape(-1) == numbers).all() and (distances > 0.5).all() and not near.any()
     for person, kept in zip((3, 4, 0), numbers.reshape(3, 2)):
         own = [n for n in range(40) if n // 2 % 5 == person and n % 7]
         assert kept.tolist() == sorted(own, key=lambda n: -worth[n])[:2]

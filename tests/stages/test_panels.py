@@ -145,6 +145,11 @@ def test_privacy_is_told_in_words_and_pairs(low, said):
     shown = [[cell["value"] for cell in row["cells"]] for row in recognizers["rows"]]
     assert shown == [["0.800", "30.0", "6 / 4"], ["0.500", "too few images", "6 / 4"]]
     assert "No recogniser gives that away" in recognizers["text"]
+    gate["pixel_copy_threshold"] = 0.1234
+    with_pixels = privacy_panel(privacy, gate, sets, {"after RL": np.array([0.1, 0.2])}, train)
+    assert "by the judge, or than 0.1234 by pixels, were" in with_pixels["privacy_text"]
+    assert "pixels say most" in copies["text"]
+    assert "pixels say most" not in with_pixels["privacy_tables"][0]["text"]
     (group,) = panel["pair_groups"]
     assert [pair["near"] for pair in group["pairs"]] == [True, False]
     content = base64.b64decode(group["pairs"][0]["image"].split(",")[1])
