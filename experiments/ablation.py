@@ -31,6 +31,7 @@ from study.design import (
     STARTS,
     TARGETS,
     TINY,
+    VARIATIONS,
     Choice,
     Target,
     cells,
@@ -40,7 +41,9 @@ from study.design import (
     title,
 )
 from study.gathering import Runs, arm_rows, best_arm, best_mean, choose, decide
-from sweeping.plan import Plan, read_plan
+from sweeping.plan import read_plan
+from sweeping.python_files import load_base
+from sweeping.work_folders import is_made
 
 from rlsyn_jax.training.atomic_files import write_json, write_text
 
@@ -68,12 +71,12 @@ def main(arguments: list[str]) -> None:
         if not sweep(workdir / name, target, made, options):
             failed.append(name)
     claims, lines = [], ["# Results", ""]
-    for name in options.targets:
+    # Also of targets that other commands ran in the folder.
+    for name in _TARGETS:
         if (workdir / name / "sweep.json").exists():
-            plan = read_plan(workdir / name)
-            runs = Runs(plan.cells, workdir / name)
+            runs = Runs(workdir / name)
             claims += compare(name, runs, options)
-            lines += tables(name, plan, runs, workdir)
+            lines += tables(name, runs, workdir)
             lines += ["", *how_to_reproduce(name, workdir, options), ""]
     write_json(workdir / "results.json", claims)
     write_text(workdir / "RESULTS.md", "\n".join(lines) + "\n")
@@ -107,18 +110,7 @@ def chosen(name: str, workdir: Path) -> dict[str, Choice]:
     Raises:
         LookupError: they are not complete.
     """
-    return choose(tried_settings(name, workdir), _TARGETS[name])
-
-
-def tried_settings(name: str, workdir: Path) -> Runs:
-    """Returns the runs that tried a target's settings, as far as they are there."""
-    return runs_of(workdir / f"{name}_settings")
-
-
-def runs_of(folder: Path) -> Runs:
-    """Returns the runs of a sweep, as far as they are there."""
-    planned = (folder / "sweep.json").exists()
-    return Runs(read_plan(folder).cells if planned else {}, folder)
+    return choose(Runs(workdir / f"{name}_settings"), _TARGETS[name])
 
 
 def compare(name: str, runs: Runs, options: argparse.Namespace) -> Iterator[dict]:
@@ -148,8 +140,8 @@ def how_to_reproduce(name: str, workdir: Path, options: argparse.Namespace) -> I
     folders = (f"{name}_settings", f"{name}_headroom", name)
     settings, *others = (stage_hours(workdir / folder) for folder in folders)
     yield f"`{command_of(name, options)}`; the runs took {settings + sum(others):.1f} hours,"
-    yield f"{settings:.1f} of them to choose settings (of all stages, {options.parallel} runs at a"
-    yield "time sharing the cores; priors and extractors that were kept before are not among them)."
+    yield f"{settings:.1f} of them to choose settings (of all stages, by a clock, also of runs that"
+    yield "shared the cores; priors and extractors that were kept before are not among them)."
 
 
 def command_of(name: str, options: argparse.Namespace) -> str:
@@ -159,15 +151,24 @@ def command_of(name: str, options: argparse.Namespace) -> str:
 
 
 def stage_hours(folder: Path) -> float:
-    """Returns the hours that the stages of a sweep's runs took, shared ones once."""
-    records = (path for path in folder.rglob("stage.json") if not path.parent.is_symlink())
-    return sum(json.loads(path.read_text())["seconds"] for path in records) / 3600
+    """Returns the hours that the stages of a sweep's runs took, as planned; shared ones once."""
+    if not (folder / "sweep.json").exists():
+        return 0.0
+    plan = read_plan(folder)
+    made = {
+        (folder / "cells" / cell / stage).resolve()
+        for job in plan.jobs
+        for cell in job.cells
+        for stage, fingerprint in job.fingerprints.items()
+        if is_made(folder / "cells" / cell, stage, fingerprint)
+    }
+    return sum(json.loads((path / "stage.json").read_text())["seconds"] for path in made) / 3600
 
 
-def tables(name: str, plan: Plan, runs: Runs, workdir: Path) -> Iterator[str]:
+def tables(name: str, runs: Runs, workdir: Path) -> Iterator[str]:
     """Yields the lines of a target's tables."""
-    yield f"## {name}: {plan.title}"
-    tried = tried_settings(name, workdir)
+    yield f"## {name}"
+    tried = Runs(workdir / f"{name}_settings")
     try:
         choices = choose(tried, _TARGETS[name])
     except LookupError as error:
@@ -182,7 +183,7 @@ def tables(name: str, plan: Plan, runs: Runs, workdir: Path) -> Iterator[str]:
         )
         augmentation = choice.augmentation or "no augmentation"
         yield f"- {start} start: **{choice.setting}**, {augmentation}, of {'; '.join(means)}"
-    yield from headroom_table(name, runs_of(workdir / f"{name}_headroom"), choices)
+    yield from headroom_table(name, Runs(workdir / f"{name}_headroom"), choices)
     for images in sorted(_TARGETS[name].images):
         for start in STARTS:
             cell, baseline = title(images, start), choices[start].baseline
@@ -200,8 +201,9 @@ def leakage_chart(name: str, runs: Runs, baseline: str, workdir: Path) -> Iterat
     arms = leakage.arms_of(unvaried, baseline)
     if not arms:
         return
-    varied = {"as configured": unvaried} | {
-        change: [*runs.named(change).values()]
+    config = load_base(str(_HERE.parent / _TARGETS[name].base))[1]
+    varied = {config.synthesize.strength: unvaried} | {
+        VARIATIONS[change][leakage.STRENGTH]: [*runs.named(change).values()]
         for change in _TARGETS[name].variations
         if leakage.varies_strength(change)
     }
@@ -212,6 +214,7 @@ def leakage_chart(name: str, runs: Runs, baseline: str, workdir: Path) -> Iterat
         baseline,
         arms,
         leakage.curve_of(varied, baseline),
+        held_out=100 * config.privacy.quantile,
     )
     yield from ("", "### Gain against leakage", "", f"![Gain against leakage]({file})")
 

@@ -1,4 +1,8 @@
-"""What the study runs and what will count, fixed before it runs.
+"""What the study runs and what counts as a claim.
+
+Goal, comparisons, seeds and measures stand here before a target's runs begin. What of the method is
+compared is the target's config, which changes as validation people teach; experiments/LOG.md says
+when, and which test people had been looked at by then.
 
 A cell is one run of rlsyn_jax.main: a target, a seed (split, initialisation and generation), a
 number of training images an identity, and what recognisers begin with. Cells of one seed and number
@@ -65,14 +69,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "CosFace, four times the rate": {"recognize.loss": "cosface", "recognize.learning_rate": 4e-3},
     "CosFace, eight times the rate": {"recognize.loss": "cosface", "recognize.learning_rate": 8e-3},
 }
-# High rates may need more updates, too; all arms of the start then make as many.
-SETTINGS |= {
-    f"{name}, twice the updates": SETTINGS[name] | {"recognize.steps": 800}
+# High rates may need more updates, too; all arms of the start then make as many. Name of a setting
+# -> times as many as the target's config has.
+_MORE_UPDATES = {
+    f"{name}, twice the updates": 2
     for name in ("four times the rate", "eight times the rate", "CosFace, four times the rate")
-}
-SETTINGS["eight times the rate, four times the updates"] = SETTINGS["eight times the rate"] | {
-    "recognize.steps": 1600
-}
+} | {"eight times the rate, four times the updates": 4}
+SETTINGS |= {name: SETTINGS[name.rpartition(", ")[0]] for name in _MORE_UPDATES}
 CHOOSERS = {
     "random": REAL_ONLY,
     "general": tuple(arm for arm in EQUAL_INFORMATION if arm != "real_general"),  # Not trained.
@@ -98,10 +101,9 @@ class Choice:
         """The arm of real images alone that has the augmentation."""
         return next(arm for arm, name in AUGMENTATIONS.items() if name == self.augmentation)
 
-    @property
-    def fields(self) -> dict[str, Any]:
-        """Config fields and their values."""
-        return SETTINGS[self.setting] | {"recognize.augmentation": self.augmentation}
+    def fields(self, target: Target) -> dict[str, Any]:
+        """Returns config fields and their values."""
+        return setting_of(target, self.setting) | {"recognize.augmentation": self.augmentation}
 
 
 # What samples that begin alike tell log-probabilities: starts do not set them apart.
@@ -112,8 +114,8 @@ _BY_LOG_PROBABILITIES: dict[str, Any] = {
 # One change each, at two images an identity and a random start, for these arms; credit is of what
 # goes by log-probabilities.
 VARIED_ARMS = ("real", "real_reinforced", "real_reinforced_selected")
-_SIFTED: dict[str, Any] = {"synthesize.candidates": 4}
 VARIATIONS: dict[str, dict[str, Any]] = {
+    # Of rewards and credit: what trains, and where samples are sifted, what sifts.
     **{
         f"only {name}": {
             f"rewards.{other}.weight": 0.0
@@ -140,32 +142,28 @@ VARIATIONS: dict[str, dict[str, Any]] = {
         "rewards.richness.options.credit": "broadcast",
     },
     "dynamic selection by jvp": {"recognize.selection.method": "jvp"},
-    # What each gives away is in the same table.
-    **{f"strength {share}": {"synthesize.strength": share} for share in (0.5, 0.85)},
-    # Of these a target runs those that its config does not have.
-    "from noise": {"synthesize.strength": 1.0},
-    "from images": {"synthesize.strength": 0.7},
-    "not sifted by the rewards": {"synthesize.candidates": 1},
-    "sifted by the rewards": _SIFTED,
-    "from images, sifted by the rewards": {"synthesize.strength": 0.7, **_SIFTED},
+    # What each gives away is in the same table. A target runs those that its config does not have.
+    **{f"strength {share}": {"synthesize.strength": share} for share in (0.5, 0.7, 0.85, 1.0)},
+    **{f"the best of {n}": {"synthesize.candidates": n} for n in (1, 4)},
+    "strength 0.7, the best of 4": {"synthesize.strength": 0.7, "synthesize.candidates": 4},
+    "without near copies by pixels": {"synthesize.pixel_copy_quantile": 0.05},
     **{
         f"{synthetic} synthetic to {real} real": {
             "recognize.images_per_identity": real + synthetic,
             "recognize.synthetic_per_identity": synthetic,
             "recognize.candidates_per_identity": 2 * synthetic,
+            # Batches of about 64 images, of which candidates are not the same ones twice.
+            "recognize.identities_per_batch": 64 // (real + synthetic),
+            "synthesize.images": max(10, 2 * synthetic),
         }
         for real, synthetic in ((2, 1), (1, 2), (1, 5), (1, 10))
     },
 }
 
 
-# What the config of handwriting has already, and what it has instead of the others' defaults.
-_OF_HANDWRITING = (
-    "through the steps",
-    "strength 0.85",
-    "from images, sifted by the rewards",
-)
-_OF_DEFAULTS = ("by log-probabilities", "from noise", "not sifted by the rewards")
+# What the config of handwriting has already, and what the others' have.
+_OF_HANDWRITING = ("through the steps", "strength 0.85")
+_OF_DEFAULTS = ("by log-probabilities", "strength 1.0", "the best of 1")
 
 
 def _variations_without(left_out: tuple[str, ...]) -> tuple[str, ...]:
@@ -183,6 +181,7 @@ class Target:
         headroom: numbers of them at which real images alone are measured; 0 = all there are.
         variations: names of those that it runs.
         settings: names of those among which it chooses.
+        updates: of a recogniser, as its config has them.
     """
 
     base: str
@@ -192,10 +191,18 @@ class Target:
     headroom: tuple[int, ...] = (1, 2, 3, 5, 0)
     variations: tuple[str, ...] = _variations_without(_OF_DEFAULTS)
     settings: tuple[str, ...] = tuple(SETTINGS)
+    updates: int = 400
 
 
 TARGETS = {
-    "lfw": Target("configs/faces.py:lfw", "lfw_target", "lfw_general", (2, 1, 3), (1, 2, 3, 0)),
+    "lfw": Target(
+        "configs/faces.py:lfw",
+        "lfw_target",
+        "lfw_general",
+        (2, 1, 3),
+        (1, 2, 3, 0),
+        updates=200,
+    ),
     "omniglot": Target(
         "configs/omniglot.py:small2",
         "omniglot/small2",
@@ -208,8 +215,8 @@ TARGETS = {
         "omniglot/small2",
         variations=_variations_without(_OF_HANDWRITING),
     ),
-    "orl": Target("configs/faces.py:orl", "orl_faces", "lfw_general"),
-    "procedural": Target("configs/quickstart.py"),
+    "orl": Target("configs/faces.py:orl", "orl_faces", "lfw_general", updates=200),
+    "procedural": Target("configs/quickstart.py", updates=100),
 }
 # Shows in minutes that the study runs; nothing is to be learnt from its figures.
 TINY = Target(
@@ -218,6 +225,7 @@ TINY = Target(
     headroom=(2, 0),
     variations=("only coverage",),
     settings=("as configured", "CosFace"),
+    updates=20,
 )
 # Of what is claimed, others are reported: ORL is nearly solved by who knows the prior's data.
 CLAIMED = ("lfw", "omniglot")
@@ -318,7 +326,8 @@ def choosing_cells(target: Target, data: str, cache: str) -> list[dict[str, Any]
     for start, arms in CHOOSERS.items():
         fields |= {"recognize.start": start, "recognize.arms": arms}
         made += [
-            {"name": chooser(start, name), **fields, **SETTINGS[name]} for name in target.settings
+            {"name": chooser(start, name), **fields, **setting_of(target, name)}
+            for name in target.settings
         ]
     for start, arm in AUGMENTED.items():
         fields |= {"recognize.start": start, "recognize.arms": (arm,)}
@@ -350,7 +359,7 @@ def headroom_cells(
             "name": headroom_title(images, start, choices[start].setting),
             "seed": seed,
             **fields,
-            **SETTINGS[choices[start].setting],
+            **choices[start].fields(target),
             "split.train_images": images,
             "recognize.start": start,
             "recognize.arms": arms,
@@ -380,7 +389,7 @@ def cells(
             for start, arms in STARTS.items():
                 fields = {"split.train_images": images, "recognize.start": start}
                 fields |= {"recognize.arms": arms, "recognize.random_start": ()}
-                fields |= choices[start].fields
+                fields |= choices[start].fields(target)
                 made.append({"name": title(images, start), "seed": seed, **common, **fields})
     # Claims come first: what explains them is of no use before they are decided.
     for seed in range(seeds):
@@ -388,7 +397,7 @@ def cells(
             fields = {"split.train_images": 2, "recognize.start": "random"}
             arms = tuple(dict.fromkeys((*VARIED_ARMS, choices["random"].baseline)))
             fields |= {"recognize.arms": arms, "recognize.random_start": ()}
-            fields |= choices["random"].fields
+            fields |= choices["random"].fields(target)
             made.append({"name": name, "seed": seed, **common, **fields, **VARIATIONS[name]})
     return made
 
@@ -401,6 +410,13 @@ def _common(target: Target, data: str, cache: str) -> dict[str, Any]:
         # What rewards and judges knows the prior's people alone, so that all cells share it.
         common["extractor.with_target"] = False
     return common
+
+
+def setting_of(target: Target, name: str) -> dict[str, Any]:
+    """Returns the config fields of a setting and their values."""
+    if name not in _MORE_UPDATES:
+        return SETTINGS[name]
+    return SETTINGS[name] | {"recognize.steps": _MORE_UPDATES[name] * target.updates}
 
 
 def chooser(start: str, setting: str) -> str:

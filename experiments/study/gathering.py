@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sweeping.plan import read_plan
+from sweeping.work_folders import is_made
 
 from rlsyn_jax.stages.arms import ARM_SETTINGS
 from study.design import (
@@ -28,18 +30,20 @@ from study.paired import Difference, paired_difference, person_means
 class Runs:
     """The runs of one target, found by what their cells set."""
 
-    def __init__(self, cells: dict[str, dict[str, Any]], sweep_dir: Path):
-        """Reads what the complete ones measured.
+    def __init__(self, sweep_dir: Path):
+        """Reads what those measured that are complete as the sweep plans them.
 
         Args:
-            cells: name -> {field: value}, as of the sweep's plan.
-            sweep_dir: its folder.
+            sweep_dir: folder of the sweep; without one, there are no runs.
         """
         self._found = []
-        for name, fields in cells.items():
-            folder = sweep_dir / "cells" / name / "evaluate"
-            # Written last.
-            if (folder / "metrics.json").exists():
+        if not (sweep_dir / "sweep.json").exists():
+            return
+        plan = read_plan(sweep_dir)
+        for name, fields in plan.cells.items():
+            workdir = sweep_dir / "cells" / name
+            if is_made(workdir, "evaluate", plan.fingerprint(name, "evaluate")):
+                folder = workdir / "evaluate"
                 run = json.loads((folder / "per_person.json").read_text())
                 run["metrics"] = json.loads((folder / "metrics.json").read_text())
                 self._found.append((fields, run))
@@ -116,9 +120,8 @@ def decide(
         key=lambda arm: np.mean([mean_of(run, arm, measure) for run in baseline_runs]),
     )
     found = paired_difference(runs, comparison.arm, best, measure, baseline_runs=baseline_runs)
-    points = in_points(found)
-    holds = points["low"] > 0 and points["difference"] >= comparison.at_least
-    return {"baseline": best, **points, "holds": holds}
+    holds = found.low > 0 and 100 * found.mean >= comparison.at_least
+    return {"baseline": best, **in_points(found), "holds": holds}
 
 
 def best_arm(runs: Sequence[dict], measure: str) -> tuple[str, float]:

@@ -13,13 +13,16 @@ from matplotlib.figure import Figure
 
 from rlsyn_jax.report.figures import COLORS, INK, MUTED, STYLE
 from rlsyn_jax.training.atomic_files import write_bytes
-from study.design import MEASURES, SET_MEASURES, SYNTHETIC, VARIATIONS
+from study.design import MEASURES, SET_MEASURES, VARIATIONS
 from study.gathering import figure_of_set, in_points
 from study.paired import paired_difference
 
 LEAKAGE = "near copies by pixels, %"
+# Each with a set of its own, of which it may draw all.
+ARMS = ("real_cold_start", "real_best_of", "real_reinforced")
 # The arm whose samples begin nearer to training images, or further from them.
 VARIED_ARM = "real_reinforced"
+STRENGTH = "synthesize.strength"
 
 
 class Point(NamedTuple):
@@ -55,27 +58,38 @@ def point(label: str, runs: Sequence[dict], arm: str, baseline: str) -> Point | 
 
 def arms_of(runs: Sequence[dict], baseline: str) -> list[Point]:
     """Returns the arms that add samples to real images, of the runs of one cell's name."""
-    arms = [arm for arm in SYNTHETIC if arm != "synthetic_only" and runs and arm in runs[0]["arms"]]
+    arms = [arm for arm in ARMS if runs and arm in runs[0]["arms"]]
     return [found for arm in arms if (found := point(arm, runs, arm, baseline))]
 
 
-def curve_of(varied: Mapping[str, Sequence[dict]], baseline: str) -> list[Point]:
-    """Returns the varied arm, by how far from training images samples begin, from least leaked.
+def curve_of(varied: Mapping[float, Sequence[dict]], baseline: str) -> list[Point]:
+    """Returns the varied arm by the strength at which its samples begin, in rising order.
 
     Args:
-        varied: label -> runs, each of a variation that changes config.synthesize.strength alone.
+        varied: strength -> runs that differ in nothing else.
         baseline: arm of all of them.
     """
-    found = [point(label, runs, VARIED_ARM, baseline) for label, runs in varied.items()]
-    return sorted((each for each in found if each), key=lambda each: each.leaked)
+    found = [
+        point(f"{strength:g} ({len(varied[strength])})", varied[strength], VARIED_ARM, baseline)
+        for strength in sorted(varied)
+    ]
+    return [each for each in found if each]
 
 
 def varies_strength(variation: str) -> bool:
     """Says whether a variation of the study changes nothing but where samples begin."""
-    return set(VARIATIONS[variation]) == {"synthesize.strength"}
+    return set(VARIATIONS[variation]) == {STRENGTH}
 
 
-def draw(path: Path, title: str, baseline: str, arms: Sequence[Point], curve: Sequence[Point]):
+def draw(
+    path: Path,
+    title: str,
+    baseline: str,
+    arms: Sequence[Point],
+    curve: Sequence[Point],
+    *,
+    held_out: float,
+) -> None:
     """Draws gain against leakage, a panel a measure, as a PNG.
 
     Args:
@@ -84,15 +98,17 @@ def draw(path: Path, title: str, baseline: str, arms: Sequence[Point], curve: Se
         baseline: arm that gains are measured from.
         arms: as of `arms_of`.
         curve: as of `curve_of`; drawn where it has two points.
+        held_out: percent of held-out images that are as near to training images.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.0, 4.0), layout="constrained", dpi=120)
         panels = figure.subplots(1, len(MEASURES), sharex=True)
         for axes, (measure, name) in zip(panels, MEASURES.items()):
             axes.axhline(0, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+            axes.axvline(held_out, color=MUTED, linewidth=1, linestyle=":", label="held-out images")
             if len(curve) > 1:
                 values = [each.gains[measure]["difference"] for each in curve]
-                label = f"{VARIED_ARM}, by start of samples"
+                label = f"{VARIED_ARM} by strength (seeds)"
                 leaked = [each.leaked for each in curve]
                 axes.plot(leaked, values, "-", color=MUTED, linewidth=1.5, label=label)
                 for each in curve:

@@ -31,6 +31,14 @@ class Plan:
     cells: dict[str, dict[str, Any]]
     jobs: list[Job]
 
+    def fingerprint(self, cell: str, stage: str) -> str:
+        """Returns what the stage.json of a cell's stage holds, if it was made as planned."""
+        return next(
+            job.fingerprints[stage]
+            for job in self.jobs
+            if cell in job.cells and stage in job.fingerprints
+        )
+
 
 def plan_sweep(path: str | Path, sweep_dir: Path) -> Plan:
     """Reads a sweep file, checks every cell and plans its jobs.

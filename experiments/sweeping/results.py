@@ -15,14 +15,14 @@ from rlsyn_jax.training.atomic_files import write_bytes, write_text
 from sweeping.commands import last_line, log_path
 from sweeping.plan import Plan
 from sweeping.results_page import render_results
-from sweeping.work_folders import stage_record
+from sweeping.work_folders import is_made
 
 _PARTS = ("mean", "low", "high")
 _SYNTHETIC_SETS = ("cold_start", "best_of", "reinforced")
 
 
 def write_results(plan: Plan, sweep_dir: Path, failures: Mapping[str, str]) -> Path:
-    """Writes results.parquet and results.html of the cells that are complete.
+    """Writes results.parquet and results.html of the cells that are complete as planned.
 
     Args:
         plan: of the sweep.
@@ -37,7 +37,7 @@ def write_results(plan: Plan, sweep_dir: Path, failures: Mapping[str, str]) -> P
         workdir = sweep_dir / "cells" / name
         if name in failures:
             states[name] = {"state": "failed", "said": failures[name]}
-        elif not stage_record(workdir, "report").get("complete"):
+        elif not is_made(workdir, "report", plan.fingerprint(name, "report")):
             states[name] = {"state": "not complete", "said": last_line(log_path(sweep_dir, name))}
         else:
             states[name] = {"state": "complete", "said": ""}

@@ -22,11 +22,20 @@ def stage_record(workdir: Path, stage: str) -> dict:
 
 def is_complete(sweep_dir: Path, job: Job) -> bool:
     """Whether all stages of a job have been made, from what the plan says."""
-    records = {stage: stage_record(sweep_dir / job.workdir, stage) for stage in job.stages}
-    return all(
-        record.get("complete") and record["fingerprint"] == job.fingerprints[stage]
-        for stage, record in records.items()
-    )
+    workdir = sweep_dir / job.workdir
+    return all(is_made(workdir, stage, made_by) for stage, made_by in job.fingerprints.items())
+
+
+def is_made(workdir: Path, stage: str, fingerprint: str) -> bool:
+    """Whether a stage is complete, and is what it would be if it were made now.
+
+    Args:
+        workdir: of the run.
+        stage: name of it.
+        fingerprint: that its stage.json would have.
+    """
+    record = stage_record(workdir, stage)
+    return bool(record.get("complete")) and record["fingerprint"] == fingerprint
 
 
 def complete_stages(sweep_dir: Path) -> dict[str, Path]:

@@ -17,6 +17,7 @@ from study.design import (
     STARTS,
     TARGETS,
     TINY,
+    VARIATIONS,
     Choice,
     augmenter,
     cells,
@@ -27,7 +28,9 @@ from study.design import (
     title,
 )
 from study.gathering import Runs, decide
+from sweeping.jobs import Job
 from sweeping.plan import Plan, write_plan
+from sweeping.python_files import load_base
 
 from rlsyn_jax import config as configuration
 
@@ -66,7 +69,18 @@ def write_run(folder, arms, gain, people=20):
     folder.mkdir(parents=True)
     (folder / "per_person.json").write_text(json.dumps(content))
     (folder / "metrics.json").write_text(json.dumps(SETS))
-    (folder / "stage.json").write_text(json.dumps({"seconds": 3600.0}))
+    record = {"seconds": 3600.0, "complete": True, "fingerprint": folder.parent.name}
+    (folder / "stage.json").write_text(json.dumps(record))
+
+
+def plan_of(cells):
+    """Returns a plan of cells whose runs measure what `write_run` writes."""
+    fingerprints = {name: {"evaluate": name} for name in cells}
+    jobs = [
+        Job(name, f"cells/{name}", {}, fingerprints[name], links={}, after=(), cells=(name,))
+        for name in cells
+    ]
+    return Plan("base.py", "Faces", cells, jobs)
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -80,6 +94,33 @@ def test_every_cell_of_a_target_is_a_config_that_can_run(name):
         config = get_config(variant) if variant else get_config()
         config.update_from_flattened_dict(changes)
         configuration.validate(config)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_target_runs_the_variations_that_change_its_config(name):
+    target = TARGETS[name]
+    _, config = load_base(str(ROOT / target.base))
+    assert target.updates == config.recognize.steps
+    for variation, changes in VARIATIONS.items():
+        changed = any(
+            configuration.field(config, path) != value
+            for path, value in changes.items()
+            # What goes along with another algorithm.
+            if path not in ("reinforce.micro_batch", "reinforce.samples_per_start")
+        )
+        assert changed == (variation in target.variations), variation
+
+
+def test_more_real_images_are_measured_with_what_was_chosen():
+    target, choices = TARGETS["omniglot"], dict.fromkeys(STARTS, Choice("CosFace", "affine"))
+    for cell in headroom_cells(target, "data", "", 1, choices):
+        assert cell["recognize.loss"] == "cosface" and cell["recognize.augmentation"] == "affine"
+
+
+@pytest.mark.parametrize(("name", "updates"), [("omniglot", 1600), ("lfw", 800)])
+def test_updates_are_so_many_times_the_configured_ones(name, updates):
+    choice = Choice("eight times the rate, four times the updates", "")
+    assert choice.fields(TARGETS[name])["recognize.steps"] == updates
 
 
 def write_settings_runs(folder):
@@ -96,7 +137,7 @@ def write_settings_runs(folder):
         name = augmenter("general", augmentation)
         plan[name] = {"name": name, "seed": 0}
         write_run(folder / "cells" / name / "evaluate", ["real_joint"], {"real_joint": gain})
-    write_plan(Plan("base.py", "Faces", plan, []), folder)
+    write_plan(plan_of(plan), folder)
 
 
 @pytest.fixture(name="workdir")
@@ -109,7 +150,7 @@ def written_study(tmp_path):
             gain = GAIN if start == "random" else {}
             write_run(tmp_path / "lfw" / "cells" / name / "evaluate", arms, gain)
     plan["not complete"] = {"name": title(2, "random"), "seed": 0}
-    write_plan(Plan("base.py", "Faces", plan, []), tmp_path / "lfw")
+    write_plan(plan_of(plan), tmp_path / "lfw")
     more = {}
     # Settings that were not chosen are not shown.
     for images, gain, setting in (
@@ -121,7 +162,7 @@ def written_study(tmp_path):
         more[f"more {images}"] = {"name": named, "seed": 0}
         folder = tmp_path / "lfw_headroom" / "cells" / f"more {images}" / "evaluate"
         write_run(folder, CHOOSERS["random"], {"real_erasing": gain})
-    write_plan(Plan("base.py", "Faces", more, []), tmp_path / "lfw_headroom")
+    write_plan(plan_of(more), tmp_path / "lfw_headroom")
     write_settings_runs(tmp_path / "lfw_settings")
     return tmp_path
 
@@ -158,6 +199,22 @@ def test_claims_hold_where_mean_and_interval_say_so(workdir):
     assert f"{general}half the rate 41.0; " in page
 
 
+def test_what_was_made_by_another_configuration_is_not_counted(workdir):
+    evaluate = workdir / "lfw" / "cells" / "cell 1 random" / "evaluate"
+    record = json.loads((evaluate / "stage.json").read_text())
+    (evaluate / "stage.json").write_text(json.dumps(record | {"fingerprint": "of before"}))
+    assert [*Runs(workdir / "lfw").named(title(1, "random"))] == [0, 2]
+    (evaluate / "stage.json").write_text(json.dumps(record | {"complete": False}))
+    assert [*Runs(workdir / "lfw").named(title(1, "random"))] == [0, 2]
+
+
+def test_targets_that_were_run_before_are_not_forgotten(workdir):
+    ablation.main([f"--workdir={workdir}", "--targets=orl", "--gather"])
+    assert {result["data"] for result in json.loads((workdir / "results.json").read_text())} == {
+        "lfw"
+    }
+
+
 def test_five_seeds_are_a_claim(tmp_path):
     plan = {}
     for seed in range(5):
@@ -165,7 +222,7 @@ def test_five_seeds_are_a_claim(tmp_path):
             plan[f"cell {seed} {start}"] = {"name": title(2, start), "seed": seed}
             folder = tmp_path / "lfw" / "cells" / f"cell {seed} {start}" / "evaluate"
             write_run(folder, arms, GAIN)
-    write_plan(Plan("base.py", "Faces", plan, []), tmp_path / "lfw")
+    write_plan(plan_of(plan), tmp_path / "lfw")
     ablation.main([f"--workdir={tmp_path}", "--targets=lfw", "--gather"])
     results = json.loads((tmp_path / "results.json").read_text())
     assert all(result["claimed"] and result["seeds"] == 5 for result in results)
@@ -179,8 +236,7 @@ def test_results_are_written_where_settings_are_not_known(workdir):
 
 
 def test_a_gain_below_the_goal_is_no_claim(workdir):
-    plan = {f"cell {seed} random": {"name": "x", "seed": seed} for seed in range(3)}
-    runs = [*Runs(plan, workdir / "lfw").named("x").values()]
+    runs = [*Runs(workdir / "lfw").named(title(1, "random")).values()]
     below = COMPARISONS[0].__class__("x", "real_affine", "random", ("real",), "random", 3.2)
     assert not decide(below, runs, runs, "open_map")["holds"]
     above = COMPARISONS[0].__class__("x", "real_affine", "random", ("real",), "random", 1.9)

@@ -33,25 +33,28 @@ def test_points_are_means_of_the_runs():
     assert leakage.arms_of([], "real_affine") == []
 
 
-def test_the_curve_goes_from_the_least_leaked_and_leaves_out_what_has_not_run():
+def test_the_curve_goes_by_strength_and_leaves_out_what_has_not_run():
     varied = {
-        "near": [run_of({"reinforced": 0.6}, {"real_reinforced": 0.03})],
-        "far": [run_of({"reinforced": 0.1}, {"real_reinforced": 0.01})],
-        "not run": [],
+        1.0: [run_of({"reinforced": 0.1}, {"real_reinforced": 0.01})],
+        0.85: [],
+        0.5: [run_of({"reinforced": share}, {"real_reinforced": 0.03}) for share in (0.6, 0.4)],
     }
-    assert [each.label for each in leakage.curve_of(varied, "real_affine")] == ["far", "near"]
+    near, far = leakage.curve_of(varied, "real_affine")
+    assert (near.label, far.label) == ("0.5 (2)", "1 (1)")
+    assert (near.leaked, far.leaked) == pytest.approx((50, 10))
 
 
 def test_every_start_that_a_target_varies_is_on_its_curve():
     varied = {name for name in VARIATIONS if leakage.varies_strength(name)}
-    assert varied == {"strength 0.5", "strength 0.85", "from noise", "from images"}
-    assert "strength 0.5" in TARGETS["omniglot"].variations
+    assert varied == {f"strength {share}" for share in (0.5, 0.7, 0.85, 1.0)}
+    assert varied - set(TARGETS["omniglot"].variations) == {"strength 0.85"}
+    assert varied - set(TARGETS["lfw"].variations) == {"strength 1.0"}
 
 
 def test_the_chart_is_drawn_and_shown(tmp_path, monkeypatch):
     class Written:
         def named(self, name):
-            shares = {"2 images, random start": 0.2, "from images": 0.4, "strength 0.5": 0.6}
+            shares = {"2 images, random start": 0.2, "strength 0.7": 0.4, "strength 0.5": 0.6}
             if name not in shares:
                 return {}
             gain = {"real_reinforced": shares[name] / 10}
@@ -59,13 +62,18 @@ def test_the_chart_is_drawn_and_shown(tmp_path, monkeypatch):
 
     drawn = {}
     draw = leakage.draw
-    monkeypatch.setattr(leakage, "draw", lambda *parts: drawn.update(parts=parts) or draw(*parts))
+
+    def keep(*parts, **options):
+        drawn.update(parts=parts, **options)
+        draw(*parts, **options)
+
+    monkeypatch.setattr(leakage, "draw", keep)
     choice = Choice("as configured", "affine")
     lines = [*ablation.leakage_chart("omniglot", Written(), choice.baseline, tmp_path)]
     assert lines[-1].endswith("(figures/gain_and_leakage_omniglot.png)")
     *_, arms, curve = drawn["parts"]
     assert [each.label for each in arms] == ["real_reinforced"]
-    labels = [each.label for each in curve]
-    assert labels == ["as configured", "from images", "strength 0.5"]
+    assert [each.label for each in curve] == ["0.5 (1)", "0.7 (1)", "0.85 (1)"]
+    assert drawn["held_out"] == pytest.approx(5)
     image = np.asarray(Image.open(tmp_path / "figures/gain_and_leakage_omniglot.png"))
     assert image.shape[0] > 100 and image.std() > 1

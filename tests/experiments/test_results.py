@@ -5,8 +5,16 @@ import re
 
 import pyarrow.parquet
 import pytest
+from sweeping.jobs import Job
 from sweeping.plan import Plan
 from sweeping.results import figures_of, write_results
+
+COMPLETE = '{"complete": true, "fingerprint": "now"}'
+
+
+def plan_of(title, cells):
+    jobs = [Job(name, f"cells/{name}", {}, {"report": "now"}, {}, (), (name,)) for name in cells]
+    return Plan("base.py", title, cells, jobs)
 
 
 def figure(mean):
@@ -60,10 +68,14 @@ def results(tmp_path_factory):
     workdir = folder / "cells" / "eta=0.5"
     for stage in ("evaluate", "report"):
         (workdir / stage).mkdir(parents=True)
-        (workdir / stage / "stage.json").write_text('{"complete": true}')
+        (workdir / stage / "stage.json").write_text(COMPLETE)
     content = metrics({"real": 0.7, "real_reinforced": 0.8})
     (workdir / "evaluate" / "metrics.json").write_text(json.dumps(content))
-    plan = Plan("base.py", "My <run>", cells, [])
+    # Complete, as something else.
+    (folder / "cells" / "eta=0.9" / "report").mkdir(parents=True)
+    other = COMPLETE.replace("now", "before")
+    (folder / "cells" / "eta=0.9" / "report" / "stage.json").write_text(other)
+    plan = plan_of("My <run>", cells)
     page = write_results(plan, folder, {"eta=0.7": "error: <b>"})
     return folder, page.read_text()
 
@@ -89,12 +101,12 @@ def test_the_page_shows_cells_failures_and_charts_and_fetches_nothing(results):
 @pytest.mark.filterwarnings("error")
 def test_cells_may_have_other_arms(tmp_path):
     arms = {0.5: ("real", "real_reinforced"), 0.7: ("real",)}
-    plan = Plan("base.py", "title", {f"eta={eta}": {"reinforce.eta": eta} for eta in arms}, [])
+    plan = plan_of("title", {f"eta={eta}": {"reinforce.eta": eta} for eta in arms})
     for eta, names in arms.items():
         workdir = tmp_path / "cells" / f"eta={eta}"
         for stage in ("evaluate", "report"):
             (workdir / stage).mkdir(parents=True)
-            (workdir / stage / "stage.json").write_text('{"complete": true}')
+            (workdir / stage / "stage.json").write_text(COMPLETE)
         content = json.dumps(metrics(dict.fromkeys(names, 0.7)))
         (workdir / "evaluate" / "metrics.json").write_text(content)
     page = write_results(plan, tmp_path, {}).read_text()
@@ -102,7 +114,7 @@ def test_cells_may_have_other_arms(tmp_path):
 
 
 def test_a_sweep_that_has_nothing_yet_has_a_page(tmp_path):
-    plan = Plan("base.py", "title", {"seed=0": {"seed": 0}, "seed=1": {"seed": 1}}, [])
+    plan = plan_of("title", {"seed=0": {"seed": 0}, "seed=1": {"seed": 1}})
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "seed=0.log").write_text("$ command\nstep 7\n\n")
     page = write_results(plan, tmp_path, {}).read_text()
