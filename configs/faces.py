@@ -3,8 +3,8 @@
     python -m rlsyn_jax.main --config=configs/faces.py:orl --workdir=DIR \
         --config.data.path=ORL_FOLDER --config.general_data.path=GENERAL_FOLDER
 
-Targets: orl (40 people x 10 grey images) and lfw (people in the wild with 4 to 20 images). About 90
-minutes on two CPU cores, half of them for the prior, which is kept and shared between targets.
+Targets: orl (40 people x 10 grey images) and lfw (people in the wild with 6 to 20 images). Some 70
+minutes of processor time, half of them for the prior, which is kept and shared between targets.
 
 lfw_latents is lfw with images of 64 pixels a side, made in the latents of a published tiny
 autoencoder; --config.autoencoder.path names it as models/import_weights.py wrote it. Recognisers,

@@ -1,11 +1,12 @@
 """Your own folder of identities: one folder of images for each person.
 
     python -m rlsyn_jax.main --config=configs/folder.py:PATH --workdir=DIR \
-        --config.general_data.source=folder --config.general_data.path=GENERAL_FOLDER
+        --config.general_data.source=folder --config.general_data.path=GENERAL_FOLDER \
+        --config.general_data.num_identities=0
 
-The prior learns from the general data: many other people, few images of each are enough. Without
-the second line it learns from procedural faces, which suits no real face well but shows how the
-method runs. Sizes and budgets follow the machine that is found.
+The prior learns from the general data: many other people, few images of each are enough; 0 takes
+all of them. Without these it learns from procedural faces, which suits no real face well but shows
+how the method runs. Sizes and budgets follow the machine that is found.
 """
 
 import jax
@@ -18,12 +19,15 @@ def get_config(path="data/identities"):
     config.name = "Identities of a folder"
     config.data.source = "folder"
     config.data.path = path
+    config.data.num_identities = 0  # All there are.
     config.general_data.num_identities = 256
     config.general_data.images_per_identity = 24
     config.split.held_out_fraction = 0.3
     config.split.closed_images = 1
     config.split.train_images = 0
     config.pretrain.optimizer = "muon"
+    # At the default rate a person's samples become alike on real faces (experiments/LOG.md).
+    config.reinforce.learning_rate = 2e-3
 
     if jax.default_backend() == "cpu":
         config.image.size = 32

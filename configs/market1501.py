@@ -100,7 +100,7 @@ def get_config(variant="resnet50"):
     config.reinforce.evaluate_every = 20
     config.reinforce.checkpoint_every = 10
     # [paper] Weights 1, 0.75 and 0.25 are the defaults; the kernel's width, its alpha and the
-    # expansion are open, and the defaults are explained in the README.
+    # expansion are open, and are the defaults.
 
     config.synthesize.num_steps = 50  # Open: DDIM's usual number.
     config.synthesize.guidance_scale = 1.5

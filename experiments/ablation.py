@@ -3,12 +3,13 @@
     python experiments/ablation.py --workdir=DIR --data=FOLDER [--targets=lfw,omniglot] [--seeds=5]
 
 FOLDER has lfw_target, lfw_general, omniglot/small1, omniglot/small2 and orl_faces, one folder of
-images an identity; without them, --targets=tiny shows in minutes that everything runs. What runs
-and what counts as a claim stands in experiments/study/design.py. For each target, recognisers'
-settings are chosen on validation people in DIR/TARGET_settings, and what more real images give is
-measured in DIR/TARGET_headroom; its cells then are a sweep in DIR/TARGET. The same command resumes;
-at the end, and with --gather at any time, DIR/results.json has every comparison of the complete
-runs, and DIR/RESULTS.md the tables.
+images an identity, as experiments/study_data.py lays them out; without them, --targets=tiny shows
+in minutes that everything runs. What runs and what counts as a claim stands in
+experiments/study/design.py. For each target, recognisers' settings are chosen on validation people
+in DIR/TARGET_settings, and what more real images give is measured in DIR/TARGET_headroom; its cells
+then are a sweep in DIR/TARGET. The same command resumes; at the end, and with --gather at any time,
+DIR/results.json has every comparison of the complete runs of all targets in DIR, and
+DIR/RESULTS.md the tables.
 """
 
 from __future__ import annotations

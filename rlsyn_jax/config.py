@@ -143,8 +143,9 @@ def default_config() -> ConfigDict:
     config.reinforce = ConfigDict()
     # ddpo_is (clipped importance ratio) | ddpo_sf (score function) | dpok (clamped ratio) |
     # pathwise (the gradient of the weighted rewards themselves, as they are, through all steps of a
-    # rollout, for rewards that can be differentiated: no field on trained steps, importance ratios
-    # or advantages is read, and an iteration is one update of all samples).
+    # rollout, for rewards that can be differentiated: no field on trained steps or importance
+    # ratios is read, those on advantages by what sifts samples alone, and an iteration is one
+    # update of all samples).
     config.reinforce.algorithm = "ddpo_is"
     config.reinforce.iterations = 20
     # So many of an identity's samples begin with the same noise; divides their number.

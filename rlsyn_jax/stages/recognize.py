@@ -378,6 +378,7 @@ def _drawable(pool: ImagePool) -> np.ndarray:
     if not len(present):
         raise ValueError(
             "recognize: the synthetic data set is empty, since every image was a near copy; lower "
-            "config.synthesize.near_copy_quantile, or leave the synthetic arms out"
+            "config.synthesize.near_copy_quantile or pixel_copy_quantile, draw more candidates, or "
+            "leave the synthetic arms out"
         )
     return present.astype(np.int32)
