@@ -63,8 +63,8 @@ def get_config(target="small2"):
     config.reinforce.guidance_scale = 2.5
     config.synthesize.guidance_scale = 2.5
     config.synthesize.num_steps = 8
-    # From noise too few samples show the right character; from less of it no more of them help, and
-    # twice as many are near copies of their images (experiments/LOG.md).
+    # From noise fewer samples show the right character; at 0.7 no more of them help, and twice as
+    # many are near copies of their images (experiments/LOG.md).
     config.synthesize.strength = 0.85
     # Right ones of 78 characters' samples: of the best of 4 76 %, of 8 82 %, of real images 85 %.
     config.synthesize.candidates = 8

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -50,6 +51,12 @@ from rlsyn_jax.training.atomic_files import write_json, write_text
 
 _HERE = Path(__file__).absolute().parent
 _TARGETS = {**TARGETS, "tiny": TINY}
+# Codes of a sweep that was told to stop, before and after it had begun to listen.
+_STOPPED = (128 + signal.SIGTERM, -signal.SIGTERM)
+_ABOUT = (
+    "In points, with 95 % intervals by bootstrap over seeds and people, each for itself: nothing",
+    "is corrected for how many comparisons there are. `results.json` has those of the claims.",
+)
 
 
 def main(arguments: list[str]) -> None:
@@ -71,7 +78,7 @@ def main(arguments: list[str]) -> None:
         made = cells(target, data, cache, options.seeds, choices)
         if not sweep(workdir / name, target, made, options):
             failed.append(name)
-    claims, lines = [], ["# Results", ""]
+    claims, lines = [], ["# Results", "", *_ABOUT, ""]
     # Also of targets that other commands ran in the folder.
     for name in _TARGETS:
         if (workdir / name / "sweep.json").exists():
@@ -87,12 +94,29 @@ def main(arguments: list[str]) -> None:
 
 
 def sweep(folder: Path, target: Target, changes: list[dict], options: argparse.Namespace) -> bool:
-    """Runs cells as a sweep in a folder; returns whether all are complete."""
+    """Runs cells as a sweep in a folder; returns whether all are complete.
+
+    A SIGTERM or an interrupt goes on to the sweep, whose runs save what they have; the study then
+    ends, too.
+    """
     file = folder.with_name(f"{folder.name}_cells.py")
     write_text(file, sweep_file(target, changes))
     command = [sys.executable, str(_HERE / "sweep.py"), str(file)]
     command += [f"--workdir={folder}", f"--parallel={options.parallel}"]
-    return subprocess.run(command).returncode == 0
+    with subprocess.Popen(command) as process:
+        # A terminal sends its interrupt to the sweep itself.
+        before = {
+            signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: process.terminate()),
+            signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
+        }
+        try:
+            code = process.wait()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+    if code in _STOPPED:
+        sys.exit(128 + signal.SIGTERM)
+    return code == 0
 
 
 def sweep_file(target: Target, changes: list[dict]) -> str:

@@ -57,7 +57,7 @@ def test_every_config_is_valid_and_adds_no_field(tmp_path, name, variant):
     validate(config)
     assert set(paths(config)) <= set(paths(default_config()))
     if variant == "FOLDER":
-        assert config.data.path == str(tmp_path)
+        assert config.data.path == str(tmp_path) and config.data.num_identities == 0
 
 
 @pytest.mark.parametrize(

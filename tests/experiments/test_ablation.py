@@ -3,6 +3,7 @@
 import json
 import runpy
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -268,6 +269,27 @@ def test_the_sweep_file_gives_the_cells():
     exec(ablation.sweep_file(TARGETS["omniglot"], changes), scope)
     assert scope["get_hyper"](None) == changes
     assert scope["BASE"].endswith("configs/omniglot.py:small2")
+
+
+@pytest.mark.slow
+def test_a_study_that_is_stopped_stops_its_sweep_and_goes_on(tmp_path):
+    command = [sys.executable, ablation.__file__, f"--workdir={tmp_path}", "--targets=tiny"]
+    with subprocess.Popen(
+        [*command, "--seeds=1"], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    ) as study:
+        said = ""
+        while "0/" not in said:
+            said = study.stdout.readline()
+            assert said, "the study ended before its first run began"
+        study.terminate()
+        rest = study.stdout.read()
+    assert study.returncode == 128 + signal.SIGTERM
+    assert "stopped; the same command goes on from here" in rest and "results:" not in rest
+    # Nobody holds the sweep any more.
+    again = subprocess.run(
+        [*command, "--gather"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert "results:" in again.stdout
 
 
 @pytest.mark.slow
