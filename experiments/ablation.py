@@ -1,25 +1,29 @@
 """The study: does the method help, by how much, against what, on real images and with seeds.
 
     python experiments/ablation.py --workdir=DIR --data=FOLDER [--targets=lfw,omniglot] [--seeds=5]
+        [--only='2 images, *']
 
 FOLDER has lfw_target, lfw_general, omniglot/small1, omniglot/small2 and orl_faces, one folder of
 images an identity, as experiments/study_data.py lays them out; without them, --targets=tiny shows
 in minutes that everything runs. What runs and what counts as a claim stands in
 experiments/study/design.py. For each target, recognisers' settings are chosen on validation people
 in DIR/TARGET_settings, and what more real images give is measured in DIR/TARGET_headroom; its cells
-then are a sweep in DIR/TARGET. The same command resumes; at the end, and with --gather at any time,
-DIR/results.json has every comparison of the complete runs of all targets in DIR, and
-DIR/RESULTS.md the tables.
+then are a sweep in DIR/TARGET. With --only, which may be given several times, nothing runs but the
+choosing and cells with such names, as the commands under the tables have them. The same command
+resumes; at the end, and with --gather at any time, DIR/results.json has every comparison of the
+complete runs of all targets in DIR, and DIR/RESULTS.md the tables.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from study import leakage
@@ -27,6 +31,7 @@ from study.design import (
     CHOOSERS,
     CLAIMED,
     COMPARISONS,
+    HEADROOM,
     MEASURES,
     SEEDS_OF_A_CLAIM,
     SET_MEASURES,
@@ -40,9 +45,11 @@ from study.design import (
     choosing_cells,
     headroom_cells,
     headroom_title,
+    names_of_cells,
     title,
 )
 from study.gathering import Runs, arm_rows, best_arm, best_mean, choose, decide
+from sweeping.cells import cell_names
 from sweeping.plan import read_plan
 from sweeping.python_files import load_base
 from sweeping.work_folders import is_made
@@ -56,6 +63,11 @@ _STOPPED = (128 + signal.SIGTERM, -signal.SIGTERM)
 _ABOUT = (
     "In points, with 95 % intervals by bootstrap over seeds and people, each for itself: nothing",
     "is corrected for how many comparisons there are. `results.json` has those that decide.",
+    "",
+    "Under each table stands the command that makes its runs, and what they took: hours of all",
+    "their stages by a clock, also of runs that shared the cores. Stages that several tables rest",
+    "on count in each; priors and extractors, which are kept, and the choosing of settings, which",
+    "the first command does, do not.",
 )
 
 
@@ -67,25 +79,28 @@ def main(arguments: list[str]) -> None:
     failed = []
     for name in options.targets if not options.gather else ():
         target, choosing = _TARGETS[name], workdir / f"{name}_settings"
-        if not sweep(choosing, target, choosing_cells(target, data, cache), options):
+        made = choosing_cells(target, data, cache)
+        if not sweep(choosing, target, made, made, options.parallel):
             failed.append(f"{name} (settings)")
             continue
-        choices = chosen(name, workdir)
-        more_images = headroom_cells(target, data, cache, options.seeds, choices)
-        if not sweep(workdir / f"{name}_headroom", target, more_images, options):
-            failed.append(f"{name} (headroom)")
-            continue
-        made = cells(target, data, cache, options.seeds, choices)
-        if not sweep(workdir / name, target, made, options):
-            failed.append(name)
+        # Planned whole, whatever is asked for: a cell's folder then has the same name each time,
+        # and what other commands have made is counted.
+        planned = target, data, cache, max(options.seeds, SEEDS_OF_A_CLAIM), chosen(name, workdir)
+        for folder, made in (
+            (f"{name}_headroom", headroom_cells(*planned)),
+            (name, cells(*planned)),
+        ):
+            asked = [cell for cell in made if is_asked_for(cell, options)]
+            if asked and not sweep(workdir / folder, target, made, asked, options.parallel):
+                failed.append(folder.replace("_headroom", " (headroom)"))
+                break
     claims, lines = [], ["# Results", "", *_ABOUT, ""]
     # Also of targets that other commands ran in the folder.
     for name in _TARGETS:
         if (workdir / name / "sweep.json").exists():
             runs = Runs(workdir / name)
-            claims += compare(name, runs, options)
-            lines += tables(name, runs, workdir)
-            lines += ["", *how_to_reproduce(name, workdir, options), ""]
+            claims += compare(name, runs)
+            lines += [*tables(name, runs, workdir), ""]
     write_json(workdir / "results.json", claims)
     write_text(workdir / "RESULTS.md", "\n".join(lines) + "\n")
     print(f"results: {workdir / 'results.json'}, {workdir / 'RESULTS.md'}", flush=True)
@@ -93,8 +108,16 @@ def main(arguments: list[str]) -> None:
         sys.exit(f"error: not all cells of {', '.join(failed)} are complete; see above")
 
 
-def sweep(folder: Path, target: Target, changes: list[dict], options: argparse.Namespace) -> bool:
-    """Runs cells as a sweep in a folder; returns whether all are complete.
+def is_asked_for(cell: dict, options: argparse.Namespace) -> bool:
+    """Whether a cell is among the seeds and headings that the options name."""
+    likes = [fnmatchcase(cell["name"], pattern) for pattern in options.only]
+    return cell["seed"] < options.seeds and (not likes or any(likes))
+
+
+def sweep(
+    folder: Path, target: Target, changes: list[dict], asked: list[dict], parallel: int
+) -> bool:
+    """Runs some cells of a sweep in a folder; returns whether those are complete.
 
     A SIGTERM or an interrupt goes on to the sweep, whose runs save what they have; the study then
     ends, too.
@@ -102,7 +125,10 @@ def sweep(folder: Path, target: Target, changes: list[dict], options: argparse.N
     file = folder.with_name(f"{folder.name}_cells.py")
     write_text(file, sweep_file(target, changes))
     command = [sys.executable, str(_HERE / "sweep.py"), str(file)]
-    command += [f"--workdir={folder}", f"--parallel={options.parallel}"]
+    command += [f"--workdir={folder}", f"--parallel={parallel}"]
+    if len(asked) < len(changes):
+        names = zip(cell_names(changes), changes)
+        command += [f"--only={name}" for name, changed in names if changed in asked]
     with subprocess.Popen(command) as process:
         # A terminal sends its interrupt to the sweep itself.
         before = {
@@ -138,12 +164,13 @@ def chosen(name: str, workdir: Path) -> dict[str, Choice]:
     return choose(Runs(workdir / f"{name}_settings"), _TARGETS[name])
 
 
-def compare(name: str, runs: Runs, options: argparse.Namespace) -> Iterator[dict]:
+def compare(name: str, runs: Runs) -> Iterator[dict]:
     """Yields every comparison of a target whose runs are there."""
     for images in _TARGETS[name].images:
         for comparison in COMPARISONS:
-            of_arm = runs.named(title(images, comparison.start))
-            of_baseline = runs.named(title(images, comparison.baseline_start))
+            of_arm_title = title(images, comparison.start)
+            of_baseline_title = title(images, comparison.baseline_start)
+            of_arm, of_baseline = runs.named(of_arm_title), runs.named(of_baseline_title)
             seeds = sorted(set(of_arm) & set(of_baseline))
             found, baselines = ([of[seed] for seed in seeds] for of in (of_arm, of_baseline))
             for measure in MEASURES if seeds else ():
@@ -156,34 +183,34 @@ def compare(name: str, runs: Runs, options: argparse.Namespace) -> Iterator[dict
                     "arm": comparison.arm,
                     **decide(comparison, found, baselines, measure),
                     "claimed": name in CLAIMED and enough,
-                    "command": command_of(name, options),
+                    "command": command_of(name, seeds, (of_arm_title, of_baseline_title)),
                 }
 
 
-def how_to_reproduce(name: str, workdir: Path, options: argparse.Namespace) -> Iterator[str]:
-    """Yields the command of a target's tables and what their runs took."""
-    folders = (f"{name}_settings", f"{name}_headroom", name)
-    settings, *others = (stage_hours(workdir / folder) for folder in folders)
-    yield f"`{command_of(name, options)}`; the runs took {settings + sum(others):.1f} hours,"
-    yield f"{settings:.1f} of them to choose settings (of all stages, by a clock, also of runs that"
-    yield "shared the cores; priors and extractors that were kept before are not among them)."
-
-
-def command_of(name: str, options: argparse.Namespace) -> str:
-    """Returns what a target's results are made by."""
+def command_of(name: str, seeds: Iterable[int], headings: Iterable[str]) -> str:
+    """Returns what makes the runs of some seeds that have some headings."""
     command = f"python experiments/ablation.py --workdir=DIR --data=FOLDER --targets={name}"
-    return f"{command} --seeds={options.seeds}"
+    only = [f"--only={shlex.quote(heading)}" for heading in dict.fromkeys(headings)]
+    return " ".join([command, f"--seeds={max(seeds) + 1}", *only])
 
 
-def stage_hours(folder: Path) -> float:
-    """Returns the hours that the stages of a sweep's runs took, as planned; shared ones once."""
-    if not (folder / "sweep.json").exists():
-        return 0.0
+def stage_hours(folder: Path, headings: Iterable[str]) -> float:
+    """Returns the hours that the stages of some cells took, as planned; shared ones once.
+
+    Args:
+        folder: of the sweep.
+        headings: patterns of the cells' names.
+    """
     plan = read_plan(folder)
+    named = {
+        cell
+        for cell, fields in plan.cells.items()
+        if any(fnmatchcase(fields["name"], heading) for heading in headings)
+    }
     made = {
         (folder / "cells" / cell / stage).resolve()
         for job in plan.jobs
-        for cell in job.cells
+        for cell in named.intersection(job.cells)
         for stage, fingerprint in job.fingerprints.items()
         if is_made(folder / "cells" / cell, stage, fingerprint)
     }
@@ -208,15 +235,17 @@ def tables(name: str, runs: Runs, workdir: Path) -> Iterator[str]:
         )
         augmentation = choice.augmentation or "no augmentation"
         yield f"- {start} start: **{choice.setting}**, {augmentation}, of {'; '.join(means)}"
-    yield from headroom_table(name, Runs(workdir / f"{name}_headroom"), choices)
+    hours = stage_hours(workdir / f"{name}_settings", ["*"])
+    yield from ("", f"{hours:.1f} hours, by the first of the commands below.")
+    yield from headroom_table(name, workdir, choices)
     for images in sorted(_TARGETS[name].images):
         for start in STARTS:
             cell, baseline = title(images, start), choices[start].baseline
-            yield from _table(cell, [*runs.named(cell).values()], baseline)
+            yield from _table(name, cell, cell, runs.named(cell), baseline, workdir)
     baseline = choices["random"].baseline
     for change in _TARGETS[name].variations:
-        found = [*runs.named(change).values()]
-        yield from _table(f"2 images, random start, {change}", found, baseline)
+        heading = f"{change} ({title(2, 'random')})"
+        yield from _table(name, change, heading, runs.named(change), baseline, workdir)
     yield from leakage_chart(name, runs, baseline, workdir)
 
 
@@ -244,18 +273,21 @@ def leakage_chart(name: str, runs: Runs, baseline: str, workdir: Path) -> Iterat
     yield from ("", "### Gain against leakage", "", f"![Gain against leakage]({file})")
 
 
-def headroom_table(name: str, runs: Runs, choices: dict[str, Choice]) -> Iterator[str]:
+def headroom_table(name: str, workdir: Path, choices: dict[str, Choice]) -> Iterator[str]:
     """Yields the lines of what the best arm of real images reaches with more of them."""
-    rows = []
+    folder = workdir / f"{name}_headroom"
+    runs, rows, headings, seeds = Runs(folder), [], [], set()
     for start in CHOOSERS:
-        setting = choices[start].setting
         for images in _TARGETS[name].headroom:
-            found = [*runs.named(headroom_title(images, start, setting)).values()]
+            heading = headroom_title(images, start, choices[start].setting)
+            found = runs.named(heading)
             if not found:
                 continue
+            headings.append(heading)
+            seeds |= set(found)
             texts = []
             for measure in MEASURES:
-                arm, mean = best_arm(found, measure)
+                arm, mean = best_arm([*found.values()], measure)
                 texts.append(f"{100 * mean:.1f} ({arm})")
             rows.append(f"| {images or 'all'} | {start} | {len(found)} | {' | '.join(texts)} |")
     if rows:
@@ -263,18 +295,24 @@ def headroom_table(name: str, runs: Runs, choices: dict[str, Choice]) -> Iterato
         yield f"| images an identity | start | seeds | {' | '.join(MEASURES.values())} |"
         yield "| --- | --- | --- |" + " --- |" * len(MEASURES)
         yield from rows
+        hours = stage_hours(folder, headings)
+        yield from ("", f"`{command_of(name, seeds, [HEADROOM])}`: {hours:.1f} hours")
 
 
-def _table(heading: str, runs: list[dict], baseline: str) -> Iterator[str]:
-    if not runs:
+def _table(
+    name: str, cell: str, heading: str, found: dict[int, dict], baseline: str, workdir: Path
+) -> Iterator[str]:
+    if not found:
         return
-    yield from ("", f"### {heading}: {len(runs)} seeds", "")
+    yield from ("", f"### {heading}: {len(found)} seeds", "")
     columns = [*MEASURES, *SET_MEASURES]
     heads = [*MEASURES.values(), *SET_MEASURES]
     yield f"| arm, and change to {baseline} | {' | '.join(heads)} |"
     yield "| --- |" + " --- |" * len(columns)
-    for arm, texts in arm_rows(runs, baseline):
+    for arm, texts in arm_rows([*found.values()], baseline):
         yield f"| {arm} | {' | '.join(texts[column] for column in columns)} |"
+    hours = stage_hours(workdir / name, [cell])
+    yield from ("", f"`{command_of(name, found, [cell])}`: {hours:.1f} hours")
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -290,6 +328,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         help="some of them, or tiny, which shows in minutes that everything runs",
     )
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="of names of cells to run, with * and ?; may be given several times",
+    )
     parser.add_argument("--parallel", type=int, default=1, help="runs at a time")
     parser.add_argument("--gather", action="store_true", help="run nothing")
     options = parser.parse_args(arguments)
@@ -297,6 +342,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     unknown = set(options.targets) - set(_TARGETS)
     if unknown:
         parser.error(f"unknown targets {sorted(unknown)}; there are {', '.join(_TARGETS)}")
+    names = {cell for target in options.targets for cell in names_of_cells(_TARGETS[target])}
+    for pattern in options.only:
+        if not any(fnmatchcase(cell, pattern) for cell in names):
+            parser.error(f"--only={pattern} is like no cell's name; there are {sorted(names)}")
     if options.seeds < 1:
         parser.error(f"--seeds is {options.seeds}; it must be at least 1")
     return options

@@ -14,6 +14,9 @@ stopped, makes failed cells anew, and takes over what a smaller or larger sweep 
 On Slurm (`pip install -e '.[slurm]'`) the jobs wait for each other in the queue, save and go back
 into it when they are preempted or their time is up, and --slurm.NAME=VALUE are submitit's
 parameters. The command then watches the queue; ended and given again, it watches on.
+
+`--only=PATTERN` runs nothing but the cells with such names, and what they share with others; it
+may be given several times.
 `--launcher=none` plans, lists the jobs that are not complete, gathers the results so far and runs
 nothing. `--job=NAME` runs one job of that plan, and is what other launchers may call, in every
 process of the job: experiments/jobset.yaml does on GKE.
@@ -50,7 +53,8 @@ def main(arguments: list[str]) -> None:
         print(
             f"{len(plan.cells)} cells, {len(plan.jobs)} jobs, {shared} of them shared", flush=True
         )
-        failures = run(plan, sweep_dir, options, slurm)
+        asked = plan.only(options.only) if options.only else plan
+        failures = run(asked, sweep_dir, options, slurm)
     except (SweepError, OSError, ValueError) as error:
         sys.exit(f"error: {error}")
     except Interrupted:
@@ -115,6 +119,13 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, object]]:
         default="",
         help="CUDA_VISIBLE_DEVICES of each local run at a time, as '0;1' or '0,1;2,3'; instead of "
         "--parallel",
+    )
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="of names of cells to run, with * and ?; may be given several times",
     )
     parser.add_argument("--job", default="", help="run this job of the plan in --workdir")
     options, rest = parser.parse_known_args(arguments)

@@ -343,6 +343,10 @@ def choosing_cells(target: Target, data: str, cache: str) -> list[dict[str, Any]
     return made
 
 
+# Of the names of those cells, as headroom_title gives them.
+HEADROOM = "* real images, *"
+
+
 def headroom_cells(
     target: Target, data: str, cache: str, seeds: int, choices: Mapping[str, Choice]
 ) -> list[dict[str, Any]]:
@@ -427,6 +431,18 @@ def chooser(start: str, setting: str) -> str:
 def augmenter(start: str, augmentation: str) -> str:
     """Returns the name of the cell that tries an augmentation of an arm that adds images."""
     return f"{start} start, {AUGMENTED[start]}, {augmentation}"
+
+
+def names_of_cells(target: Target) -> set[str]:
+    """Returns the names of all cells of a target, whatever is chosen, but of the choosing ones."""
+    names = {title(images, start) for images in target.images for start in STARTS}
+    names |= {
+        headroom_title(images, start, setting)
+        for images in target.headroom
+        for start in CHOOSERS
+        for setting in target.settings
+    }
+    return names | set(target.variations)
 
 
 def headroom_title(images: int, start: str, setting: str) -> str:

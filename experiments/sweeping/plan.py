@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import multiprocessing
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,33 @@ class Plan:
             job.fingerprints[stage]
             for job in self.jobs
             if cell in job.cells and stage in job.fingerprints
+        )
+
+    def only(self, patterns: Sequence[str]) -> Plan:
+        """Returns the part of the plan that makes some of the cells.
+
+        Args:
+            patterns: of cells' names, with *, ? and [...] as in a shell.
+
+        Raises:
+            SweepError: no cell has a name like one of them.
+        """
+        for pattern in patterns:
+            if not any(fnmatchcase(name, pattern) for name in self.cells):
+                names = "\n".join(self.cells)
+                raise SweepError(f"no cell's name is like {pattern!r}; the cells are\n{names}")
+        cells = {
+            name: fields
+            for name, fields in self.cells.items()
+            if any(fnmatchcase(name, pattern) for pattern in patterns)
+        }
+        needed = {job.name for job in self.jobs if not cells.keys().isdisjoint(job.cells)}
+        # A job waits for earlier ones alone; one that trains the prior may be another cell's.
+        for job in reversed(self.jobs):
+            if job.name in needed:
+                needed.update(job.after)
+        return dataclasses.replace(
+            self, cells=cells, jobs=[job for job in self.jobs if job.name in needed]
         )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import shlex
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from study.design import (
     CHOOSERS,
     COMPARISONS,
+    HEADROOM,
     MEASURES,
     SETTINGS,
     STARTS,
@@ -26,6 +28,7 @@ from study.design import (
     choosing_cells,
     headroom_cells,
     headroom_title,
+    names_of_cells,
     title,
 )
 from study.gathering import Runs, decide
@@ -185,9 +188,13 @@ def test_claims_hold_where_mean_and_interval_say_so(workdir):
     assert "| 1 | random | 1 | 30.9 (real) | 30.9 (real) |\n" in page
     assert "| all | random | 1 | 61.0 (real_erasing) | 61.0 (real_erasing) |\n" in page
     assert "| 2 | random |" not in page
-    # Two starts of three seeds, three runs with more images; what was tried, and augmentations.
-    tried = 2 * len(SETTINGS) + 3
-    assert f"--targets=lfw --seeds=5`; the runs took {6 + 3 + tried}.0 hours,\n{tried}.0 of" in page
+    # Three seeds of a table, two runs with more images; what was tried, and augmentations.
+    command = "python experiments/ablation.py --workdir=DIR --data=FOLDER --targets=lfw"
+    only = f"--only={shlex.quote(title(1, 'random'))}"
+    assert f"\n`{command} --seeds=3 {only}`: 3.0 hours\n" in page
+    assert scratch["command"] == f"{command} --seeds=3 {only}"
+    assert f"\n`{command} --seeds=1 --only='* real images, *'`: 2.0 hours\n" in page
+    assert f"\n{2 * len(SETTINGS) + 3}.0 hours, by the first of the commands below.\n" in page
     assert "| arm, and change to real_affine |" in page and "| real_affine | 33.0 | " in page
     assert "| real_reinforced_selected | 38.9  +6.0 (6.0 to 6.0) |" in page
     rows = {line.split(" | ")[0].strip("| "): line for line in page.splitlines()}
@@ -269,6 +276,33 @@ def test_the_sweep_file_gives_the_cells():
     exec(ablation.sweep_file(TARGETS["omniglot"], changes), scope)
     assert scope["get_hyper"](None) == changes
     assert scope["BASE"].endswith("configs/omniglot.py:small2")
+
+
+def asked_for(made, *flags):
+    options = ablation.parse(["--workdir=DIR", "--targets=omniglot", *flags])
+    return [cell for cell in made if ablation.is_asked_for(cell, options)]
+
+
+def test_the_command_of_a_table_runs_its_cells_alone():
+    target = TARGETS["omniglot"]
+    planned = target, "data", "", 5, dict.fromkeys(STARTS, Choice("CosFace", "affine"))
+    made, more = cells(*planned), headroom_cells(*planned)
+    assert asked_for(made) == made and asked_for(more) == more
+    names = {cell["name"] for cell in made + more}
+    assert names <= names_of_cells(target)
+    for name in {cell["name"] for cell in made}:
+        found = asked_for(made + more, f"--only={name}", "--seeds=2")
+        assert [(cell["name"], cell["seed"]) for cell in found] == [(name, 0), (name, 1)]
+    assert asked_for(made + more, f"--only={HEADROOM}") == more
+    several = asked_for(made, "--only=strength *", "--only=2 images, *", "--seeds=1")
+    assert len(several) == 2 + sum(name.startswith("strength ") for name in target.variations)
+
+
+def test_names_that_no_cell_has_are_refused(capsys):
+    with pytest.raises(SystemExit):
+        ablation.parse(["--workdir=DIR", "--targets=omniglot", "--only=strength 0.85"])
+    said = capsys.readouterr().err
+    assert "strength 0.85 is like no cell's name; there are" in said and "'strength 0.7'" in said
 
 
 @pytest.mark.slow

@@ -56,6 +56,22 @@ def test_a_plan_that_was_written_gives_the_same_commands(tiny_sweep, tmp_path):
         assert (job.links, job.after, job.stages) == (again.links, again.after, again.stages)
 
 
+def test_a_part_of_a_plan_has_what_its_cells_rest_on(tiny_sweep, tmp_path):
+    cells = 'hyper.product([hyper.seeds(2), hyper.sweep("recognize.learning_rate", [1e-3, 3e-3])])'
+    plan = _plan(str(tiny_sweep(cells)), tmp_path)
+    part = plan.only(["*=0.003,seed=1"])
+    assert list(part.cells) == ["learning_rate=0.003,seed=1"]
+    stages = ["pretrain", "adapt", "reinforce", "synthesize", "recognize", "evaluate", "report"]
+    # The first seed's run trains the prior.
+    trainer, *own = part.jobs
+    assert trainer.stages == ("pretrain",) and not set(part.cells) & set(trainer.cells)
+    assert [stage for job in own for stage in job.stages] == stages
+    assert all(set(part.cells) <= set(job.cells) for job in own)
+    assert plan.only(["*seed=0", "*seed=1"]) == plan
+    with pytest.raises(SweepError, match="like '\\*seed=2'; the cells are\nlearning_rate=0.001,"):
+        plan.only(["*seed=1", "*seed=2"])
+
+
 def test_a_folder_without_a_plan_says_how_to_make_one(tmp_path):
     with pytest.raises(FileNotFoundError, match="--launcher=none makes it"):
         read_plan(tmp_path)
