@@ -54,7 +54,8 @@ def default_config() -> ConfigDict:
     config.image.width = 0  # Pixels; 0 = as high.
     config.image.channels = 3  # 1 or 3.
     config.image.resize = "crop"  # stretch | pad | crop, where an image is not square.
-    config.image.skip_damaged = False  # Report and skip unreadable images instead of stopping.
+    # Report and skip unreadable images instead of stopping; not of tfds:NAME and cuhk03:NAME.
+    config.image.skip_damaged = False
 
     # The target: the small, privacy-sensitive identity data set.
     config.data = _data_source()
@@ -202,6 +203,8 @@ def default_config() -> ConfigDict:
     # identity_accuracy | precision | recall | density | coverage: what no reward contains.
     config.reinforce.held_out_measure = "coverage"
     config.reinforce.hacking_tolerance = 0.05  # Fall of that measure while the reward rises.
+    # Both choose by images of the closed set: where its figures matter, choose with
+    # split.measures = "validation" first.
     config.reinforce.stop_when_hacked = False
     config.reinforce.keep = "last"  # last | best (by the held-out measure)
 
@@ -898,10 +901,11 @@ def _validate_reinforce(config: ConfigDict, require) -> None:
     """Checks the fields of config.reinforce that must fit together."""
     reinforce = config.reinforce
     pathwise = reinforce.algorithm == "pathwise"
-    if pathwise:
+    if pathwise or reinforce.transition == "ancestral":  # The latter does not read it.
         require(0 <= reinforce.eta <= 1, "reinforce.eta", "in [0, 1]")
     else:
         require(0 < reinforce.eta <= 1, "reinforce.eta", "in (0, 1]: the policy needs its noise")
+    if not pathwise:
         require(
             reinforce.num_steps >= 2, "reinforce.num_steps", "at least 2: the last has no noise"
         )

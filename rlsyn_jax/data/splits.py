@@ -64,7 +64,8 @@ def split_dataset(
 
     For one seed the held-out identities, the closed set and the open set do not depend on
     `train_images_per_identity`, and the training images of a smaller number are among those of a
-    larger one, so that curves over the number of real images compare like with like.
+    larger one, so that curves over the number of real images compare like with like (with
+    `train_first` the closed set does, where people have too few images for both).
 
     Args:
         dataset: the images to divide; only labels and cameras are read.

@@ -251,8 +251,7 @@ def make_train_step(
 
     def step(state, real, synthetic, candidates, others=None):
         key = jax.random.fold_in(state.key, state.step)
-        identity_key, real_key, synthetic_key = jax.random.split(key, 3)
-        dropout_key = jax.random.fold_in(key, 1)
+        identity_key, real_key, synthetic_key, dropout_key = jax.random.split(key, 4)
         if others_per_batch:
             identities = sample_identities_and_others(
                 identity_key, candidates, others, identities_per_batch, others_per_batch

@@ -9,6 +9,10 @@ from ml_collections import ConfigDict
 from rlsyn_jax.config import ConfigError
 from rlsyn_jax.data.folder import count_images
 
+# Their query and gallery are the open set.
+_WITH_SPLIT = ("market1501", "cuhk03_np", "cuhk03", "msmt17", "veri776")
+_ASSUMED_IMAGES = 72
+
 
 def count_general(config: ConfigDict) -> int:
     """Returns how many people the prior is trained on.
@@ -22,7 +26,9 @@ def count_general(config: ConfigDict) -> int:
 def count_target(config: ConfigDict) -> tuple[int, int]:
     """Returns how many people of the target train, and the most images that one of them has.
 
-    Which people are held out is not looked at, so the second number is that of anybody.
+    Which people are held out is not looked at, so the second number is that of anybody. Of data
+    sets with a published split config.data.num_identities are the people who train. Where all of
+    their images do, as many are assumed as the person of Market-1501 has who has the most.
 
     Raises:
         ConfigError: the data set is not there, or cannot be counted without reading it.
@@ -30,6 +36,8 @@ def count_target(config: ConfigDict) -> tuple[int, int]:
     images, split = _images_of_people(config, "data"), config.split
     held_out = round(split.held_out_fraction * len(images))
     held_out = max(held_out, 1) if split.held_out_fraction > 0 else 0
+    if config.data.source.partition(":")[0] in _WITH_SPLIT:
+        held_out = 0
     left = max(images) - min(split.closed_images, max(images) - 1)
     return len(images) - held_out, min(split.train_images or left, left)
 
@@ -49,4 +57,5 @@ def _images_of_people(config: ConfigDict, section: str) -> list[int]:
             f"config.{section}.num_identities is 0 (all), and {source.source!r} cannot be counted "
             "without reading it; set it to the number of people, for the plan"
         )
-    return [config.split.train_images + config.split.closed_images] * source.num_identities
+    train_images = config.split.train_images or _ASSUMED_IMAGES
+    return [train_images + config.split.closed_images] * source.num_identities

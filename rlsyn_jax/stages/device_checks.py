@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from rlsyn_jax.config import ConfigError, field
 from rlsyn_jax.rl.memory import available_bytes
 from rlsyn_jax.stages.inputs import load_target, train_labels
+from rlsyn_jax.stages.networks import feature_width
 from rlsyn_jax.stages.policy import FIELDS_OF_MEMORY, predicted_memory
 from rlsyn_jax.stages.stage_record import stage_seconds
 from rlsyn_jax.training.memory import MARGIN
@@ -52,7 +53,7 @@ def _check_reinforcement(config: ConfigDict, workdir: Path) -> None:
     """Checks the sizes of an iteration, tells the memory it will take and whether that fits."""
     dataset, splits = load_target(config, workdir)
     _, labels = train_labels(dataset, splits)
-    bank_shape = (int(np.bincount(labels).max()), config.recognize.embedding_dim)
+    bank_shape = (int(np.bincount(labels).max()), feature_width(config))
     mesh = make_mesh(config.fsdp)
     need = predicted_memory(config, len(splits.train_identities), bank_shape, mesh).peak
     available = available_bytes(own_device().device_set)

@@ -56,6 +56,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
                 if start_of(config, arm) != config.recognize.start
             ],
             "chance_closed_rank1": 1 / len(splits.train_identities),
+            "closed_set_chose_iteration": config.reinforce.keep == "best"
+            or config.reinforce.stop_when_hacked,
         },
         **recognition,
         "synthetic": measure_synthetic(config, workdir, dataset, splits),

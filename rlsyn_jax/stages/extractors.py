@@ -38,7 +38,7 @@ from rlsyn_jax.stages.inputs import load_target, train_labels
 from rlsyn_jax.stages.kept_folders import fetch, keep
 from rlsyn_jax.stages.latent_space import image_shape
 from rlsyn_jax.stages.networks import SHARED_FIELDS, extractor_network, read_weights
-from rlsyn_jax.stages.stage_record import fingerprint, plain, shaping
+from rlsyn_jax.stages.stage_record import files_fingerprint, fingerprint, plain, shaping
 from rlsyn_jax.training.checkpoints import CheckpointStore
 from rlsyn_jax.training.meshes import make_mesh, own_device, place, replicated
 from rlsyn_jax.training.metrics import Progress
@@ -168,7 +168,8 @@ def extractor_fingerprint(config: ConfigDict, name: str, num_identities: int) ->
     shared = ("recognize.network", "recognize.width", "recognize.crop_padding", "recognize.flip")
     recognize = [field(config, path) for path in (*SHARED_FIELDS, *shared)]
     learnt = [num_identities, data, shaping(config, "image")]
-    return fingerprint([name, *learnt, settings, recognize, _SEED])
+    files = files_fingerprint(config, "general_data")
+    return fingerprint([name, *learnt, settings, recognize, _SEED, *([files] if files else [])])
 
 
 def _train(

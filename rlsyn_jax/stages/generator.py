@@ -260,19 +260,29 @@ def train_denoising(
             first_step=start or 0,
             every_seconds=config.log_every_seconds,
         )
-        metrics = None
+        untold: list[tuple[int, dict]] = []
+
+        def tell():
+            for at, metrics in untold:
+                values = {name: float(value) for name, value in metrics.items()}
+                _require_finite(values, section, at)
+                writer.write_scalars(at, values)
+                progress.update(at, **values)
+            untold.clear()
+
+        def save():
+            # What is kept is finite, and nothing that was measured before it is told after it.
+            tell()
+            _save_training(config, record, store, writer, state, batches)
+
         for number in range((start or 0) + 1, training.steps + 1):
             batch = next(batches)
-            previous = metrics
             state, metrics = step(state, frozen, batch["image"], batch["identity"])
             # The metrics of the step before are read while this one runs.
-            if previous is not None and (number - 1) % 20 == 0:
-                values = {name: float(value) for name, value in previous.items()}
-                _require_finite(values, section, number - 1)
-                writer.write_scalars(number - 1, values)
-                progress.update(number - 1, **values)
-            save = functools.partial(_save_training, config, record, store, writer, state, batches)
+            tell()
             due = number % training.checkpoint_every == 0 or number == training.steps
+            if due or number % 20 == 0:
+                untold.append((number, metrics))
             if due:
                 save()
             end_if_preempted(f"{section}, step {number},", None if due else save, store)

@@ -15,7 +15,11 @@ from ml_collections import ConfigDict
 from rlsyn_jax.data.identity_dataset import IdentityDataset, to_device_range
 from rlsyn_jax.data.splits import Splits
 from rlsyn_jax.evaluation.privacy.diffusion_scores import loss_scores, step_error_scores
-from rlsyn_jax.evaluation.privacy.extraction import distance_within_people, extraction
+from rlsyn_jax.evaluation.privacy.extraction import (
+    NOTHING_TELLS_ALIKE,
+    distance_within_people,
+    extraction,
+)
 from rlsyn_jax.evaluation.privacy.membership import membership_inference
 from rlsyn_jax.stages.generator import alpha_bars, build_generator, load_model, make_sampler
 from rlsyn_jax.stages.inputs import train_labels
@@ -134,7 +138,8 @@ def attack_extraction(
 
     Returns:
         {generator: {"share", "chance": figures, "extracted", "num_groups", "num_samples",
-        "max_distance"}}, where chance is the share of held-out images that come out.
+        "max_distance"}}, where chance is the share of held-out images that come out; or
+        {"not_measured": why}.
     """
     settings, num_classes = config.privacy, len(splits.train_identities)
     images, labels = train_labels(dataset, splits)
@@ -148,6 +153,8 @@ def attack_extraction(
     max_distance = distance_within_people(
         np.concatenate([images, others]), np.concatenate([labels, other_labels]), settings.quantile
     )
+    if not max_distance:
+        return {"not_measured": NOTHING_TELLS_ALIKE}
     # From noise: who begins with a training image has it already.
     sampler = make_sampler(config, num_classes)
     classes = np.repeat(shown, settings.extraction_samples).astype(np.int32)

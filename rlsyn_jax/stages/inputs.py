@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import glob
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ from rlsyn_jax.data.splits import Splits, search_split, split_dataset, training_
 from rlsyn_jax.data.tfds_source import read_tfds
 from rlsyn_jax.data.veri776 import read_veri776
 from rlsyn_jax.data.webdataset_tar import read_webdataset
+from rlsyn_jax.stages.source_files import source_files
 from rlsyn_jax.stages.stage_record import fingerprint, plain
 
 TARGET_FIELDS = ("data", "image", "split", "seed")
@@ -37,8 +37,6 @@ _READERS = {
     "msmt17": read_msmt17,
     "veri776": read_veri776,
 }
-_FILE_SOURCES = ("insightface", "webdataset", "parquet")
-_LAYOUTS = {"folder": ", which holds one folder of images for each identity"}
 GENERAL_FIELDS = ("general_data", "image")
 
 
@@ -84,7 +82,7 @@ def searched_source(config: ConfigDict, data: str) -> ConfigDict:
     other = config.copy_and_resolve_references()
     other.data.update(source=source, path=path, min_images=1, num_identities=0, cache="")
     if source in PATH_SOURCES:
-        _files_below(other, "data")
+        source_files(other, "data")
     return other
 
 
@@ -144,7 +142,7 @@ def _load(config: ConfigDict, section: str, workdir: Path) -> IdentityDataset:
         return dataset
     made_from_files = []
     if source.source in PATH_SOURCES:
-        made_from_files = _files_below(config, section)
+        made_from_files = source_files(config, section)
     made_from = fingerprint([plain(source), plain(image), made_from_files])
     cache = Path(source.cache) if source.cache else Path(workdir) / "data"
     dataset = cached_dataset(lambda: _read(source, image), cache, made_from)
@@ -184,22 +182,3 @@ def _read(source: ConfigDict, image: ConfigDict) -> IdentityDataset:
     if kind == "folder":
         options["name"] = Path(source.path).resolve().name
     return _READERS[kind](source.path, **options)
-
-
-def _files_below(config: ConfigDict, section: str) -> list[tuple[str, int, int]]:
-    """Returns name, size and time of every file of the data set."""
-    root = Path(config[section].path)
-    files = root.rglob("*")
-    if root.is_file() and config[section].source in _FILE_SOURCES:
-        # And what lies beside it: the index of a .rec.
-        root, files = root.parent, root.parent.glob(f"{glob.escape(root.stem)}.*")
-    elif not root.is_dir():
-        raise ConfigError(
-            f"config.{section}.path is {config[section].path!r}, which is not a folder; give the "
-            f"folder of the data set{_LAYOUTS.get(config[section].source, '')}"
-        )
-    return [
-        (str(path.relative_to(root)), path.stat().st_size, path.stat().st_mtime_ns)
-        for path in sorted(files)
-        if path.is_file()
-    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from rlsyn_jax.config import ConfigError
@@ -10,6 +11,7 @@ from rlsyn_jax.recognition.networks import (
     RecognitionNetwork,
     build_network,
     check_fits,
+    embedding_width,
     has_pooling,
 )
 from rlsyn_jax.recognition.recognizer import init_recognizer
@@ -37,6 +39,15 @@ def extractor_network(config: ConfigDict, name: str) -> RecognitionNetwork:
     if name == "judge":
         return _build(config, settings.judge_network, settings.judge_width, 0.0)
     return _build(config, settings.network, settings.width, 0.0)
+
+
+def feature_width(config: ConfigDict) -> int:
+    """Returns the width of the embeddings that rewards are computed of."""
+    network, shape = extractor_network(config, "reward"), image_shape(config)
+    variables = jax.eval_shape(
+        lambda key: network.init(key, jnp.zeros((1, *shape)), train=False), jax.random.key(0)
+    )
+    return embedding_width(network, variables, shape)
 
 
 def read_weights(

@@ -12,6 +12,7 @@ from rlsyn_jax.data.verification_sources import check_verification_source
 from rlsyn_jax.stages.inputs import load_searched, searched_source
 from rlsyn_jax.stages.recognition_measures import measure_recognition
 from rlsyn_jax.stages.recorded_config import recorded_config
+from rlsyn_jax.stages.stage_record import stage_seconds
 from rlsyn_jax.stages.verification_sets import measure_verification_sets
 
 
@@ -31,6 +32,8 @@ def recognizers_config(workdir: str | Path, arms: Sequence[str] = ()) -> ConfigD
     workdir = Path(workdir)
     if not (workdir / "recognize" / "stage.json").is_file():
         raise ValueError(f"{workdir} is not the folder of a run with recognisers")
+    if stage_seconds(workdir, "recognize") is None:
+        raise ValueError(f"{workdir}: recognisers are not complete; go on with the run first")
     folders = sorted(path for path in (workdir / "recognize" / "seed_0").glob("*") if path.is_dir())
     if not folders:
         raise ValueError(f"{workdir} has no recogniser yet; run the stage recognize")

@@ -10,20 +10,18 @@ import math
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from rlsyn_jax.config import ConfigError
 from rlsyn_jax.models.dit import DiT
 from rlsyn_jax.models.dit_flops import forward_flops, training_flops
-from rlsyn_jax.recognition.networks import embedding_width
 from rlsyn_jax.rl.iteration import PolicySettings
 from rlsyn_jax.rl.memory import available_bytes
 from rlsyn_jax.stages.data_counts import count_general, count_target
 from rlsyn_jax.stages.denoising_memory import split_shapes, trained_part, training_memory
 from rlsyn_jax.stages.generator import build_generator
-from rlsyn_jax.stages.latent_space import image_shape, sample_shape
-from rlsyn_jax.stages.networks import extractor_network
+from rlsyn_jax.stages.latent_space import sample_shape
+from rlsyn_jax.stages.networks import feature_width
 from rlsyn_jax.stages.policy import iteration_memory, policy_settings, policy_steps
 from rlsyn_jax.training.device_kinds import DeviceKind, kind_found, named_devices
 from rlsyn_jax.training.memory import MARGIN, MemoryParts
@@ -189,12 +187,7 @@ def _maker(config: ConfigDict, section: str, devices: Devices) -> Callable[[int]
     """Returns a function fsdp -> plan of a stage, for which people are counted once."""
     if section == "reinforce":
         num_classes, images = count_target(config)
-        network = extractor_network(config, "reward")
-        shape = image_shape(config)
-        variables = jax.eval_shape(
-            lambda key: network.init(key, jnp.zeros((1, *shape)), train=False), jax.random.key(0)
-        )
-        bank = (images, embedding_width(network, variables, shape))
+        bank = (images, feature_width(config))
         return lambda fsdp: _reinforcement(config, devices, fsdp, num_classes, bank)
     num_classes = count_general(config) if section == "pretrain" else count_target(config)[0]
     return lambda fsdp: _training(config, section, devices, fsdp, num_classes)

@@ -34,7 +34,13 @@ from rlsyn_jax.stages.inputs import GENERAL_FIELDS, TARGET_FIELDS, load_general,
 from rlsyn_jax.stages.kept_folders import fetch, keep
 from rlsyn_jax.stages.latent_space import LATENT_FIELDS, latent_space_name, sample_shape
 from rlsyn_jax.stages.networks import SHARED_FIELDS, check_starting_weights
-from rlsyn_jax.stages.stage_record import StageRecord, fingerprint, plain, shaping
+from rlsyn_jax.stages.stage_record import (
+    StageRecord,
+    files_fingerprint,
+    fingerprint,
+    plain,
+    shaping,
+)
 from rlsyn_jax.stages.verification_sets import check_verification_sets
 from rlsyn_jax.training.checkpoints import restore_config, restore_params
 from rlsyn_jax.training.meshes import make_mesh
@@ -105,7 +111,7 @@ def num_classes(params: dict) -> int:
 
 
 def prior_fingerprint(config: ConfigDict) -> str:
-    """Returns the hash of everything a trained prior depends on."""
+    """Returns the hash of everything a trained prior depends on, but the data set's files."""
     data, training = shaping(config, "general_data"), shaping(config, "pretrain")
     data.pop("cache"), training.pop("cache")
     generator = shaping(config, "generator")
@@ -114,9 +120,15 @@ def prior_fingerprint(config: ConfigDict) -> str:
     return fingerprint([data, shaping(config, "image"), generator, space, training, _SEED])
 
 
+def kept_as(config: ConfigDict) -> str:
+    """Returns the name of the folder where the prior of a configuration is kept."""
+    files = files_fingerprint(config, "general_data")
+    return fingerprint([prior_fingerprint(config), files]) if files else prior_fingerprint(config)
+
+
 def _train_or_fetch(config: ConfigDict, record: StageRecord, dataset: IdentityDataset) -> None:
     model = record.directory / "model"
-    kept = Path(config.pretrain.cache) / prior_fingerprint(config) / "model"
+    kept = Path(config.pretrain.cache) / kept_as(config) / "model"
     if config.pretrain.cache and fetch(kept, model):
         logging.info("pretrain: the prior of this config was trained before, in %s", kept)
         return

@@ -66,6 +66,11 @@ def recognition_panel(results: dict, curves: dict, dataset: IdentityDataset) -> 
         f"{protocol['train_identities']} enrolled ones, where guessing is right in "
         f"{protocol['chance_closed_rank1']:.1%}."
     )
+    if protocol.get("closed_set_chose_iteration"):
+        text += (
+            " Those other images also chose the iteration of the reinforcement, which favours it: "
+            "the figures of enrolled people are no fair test of it."
+        )
     return {"arms_text": text, **recognition_figures(results, curves, dataset)}
 
 

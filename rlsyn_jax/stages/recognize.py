@@ -212,7 +212,8 @@ def _initial_state(
     if num_classes > num_identities and not split:
         own = variables["params"]["classifier"]
         shape = len(own), num_classes - num_identities
-        others = jax.random.normal(jax.random.fold_in(init_key, 1), shape) * len(own) ** -0.5
+        # 0 and 1 are the keys that init_recognizer splits off, for the network and for its own.
+        others = jax.random.normal(jax.random.fold_in(init_key, 2), shape) * len(own) ** -0.5
         variables["params"]["classifier"] = jnp.concatenate([own, others], axis=1)
     start = start_of(config, arm)
     if start == "general":

@@ -1,7 +1,7 @@
 """What a stage was made from: lets a finished stage be skipped and a changed one be refused.
 
 A stage's folder holds stage.json with the config sections the stage reads, the fingerprints of the
-stages it reads from, and whether it is complete.
+stages it reads from, hashes of the files that its data were read from, and whether it is complete.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from rlsyn_jax import config as configuration
+from rlsyn_jax.stages.source_files import source_files
 from rlsyn_jax.training.atomic_files import write_json
 from rlsyn_jax.training.processes import barrier
 
 _NEVER = object()
+_DATA = ("data", "general_data")
 
 
 class StageError(RuntimeError):
@@ -63,6 +65,26 @@ def made_from(stage: str, config: ConfigDict, fields: tuple, inputs: Mapping[str
     }
 
 
+def files_fingerprint(config: ConfigDict, section: str) -> str:
+    """Returns a hash of the names and sizes of a data set's files, which a copy of them has, too.
+
+    Args:
+        config: complete configuration.
+        section: "data" or "general_data".
+
+    Returns:
+        The hash; "" of a data set that is not read from files, or whose files are not there, as
+        what is complete does not need them.
+    """
+    if config[section].source not in configuration.PATH_SOURCES:
+        return ""
+    try:
+        files = source_files(config, section)
+    except configuration.ConfigError:
+        return ""
+    return fingerprint([[name, size] for name, size, _ in files])
+
+
 def shaping(config: ConfigDict, path: str) -> object:
     """Returns a section or field of a configuration as plain data, as far as it shapes an output.
 
@@ -98,7 +120,8 @@ class StageRecord:
             inputs: stages that must be complete before.
 
         Raises:
-            StageError: an input is missing, or the folder was made from something else.
+            StageError: an input is missing, or the folder was made from something else, be it
+                other files of the same data set.
         """
         self.stage, self.directory = stage, Path(workdir) / stage
         self._path = self.directory / "stage.json"
@@ -118,6 +141,12 @@ class StageRecord:
         barrier(f"{stage}: every process has seen the folder as it was")
         if old and old["fingerprint"] != self._content["fingerprint"]:
             raise StageError(_changes(self.directory, stage, old, self._content))
+        files = old.get("files", {}) if old else {}
+        for section in set(_DATA).intersection(fields):
+            found = files_fingerprint(config, section)
+            if found and files.setdefault(section, found) != found:
+                raise StageError(_other_files(self.directory, stage, section, config[section].path))
+        self._content["files"] = files
         self.complete = bool(old and old["complete"])
         self.seconds = old.get("seconds", 0.0) if old else 0.0
         self._started = time.monotonic()
@@ -176,6 +205,15 @@ def _changes(directory: Path, stage: str, old: dict, new: dict) -> str:
         f"{directory} belongs to another configuration, so stage {stage!r} will not touch it:\n"
         + "\n".join(lines)
         + f"\nUse another --workdir, set the fields back, or delete {directory} to make it anew."
+    )
+
+
+def _other_files(directory: Path, stage: str, section: str, path: str) -> str:
+    return (
+        f"{directory} was made from other files of config.{section}.path, {path} (names or sizes "
+        f"differ), so stage {stage!r} will not touch it: who was held out may now be trained on.\n"
+        f"Put the files back, use another --workdir, or delete {directory} and the stages after it "
+        "to make them anew."
     )
 
 

@@ -48,22 +48,31 @@ def trained_rewards(config: ConfigDict) -> tuple[dict, dict]:
 def check_rewards(config, rewards, weights, bank, settings: PolicySettings) -> None:
     """Traces every reward and their combination on shapes alone, and tries gradients it needs.
 
+    Rewards are called for as many samples an identity as the policy draws, and for as many as the
+    data set will have, hours later.
+
     Raises:
         ConfigError: a reward cannot be traced, returns another shape, or has no gradient where the
-            algorithm is "pathwise"; names the reward.
+            algorithm is "pathwise"; names the reward and the field of the number of samples.
     """
-    shape = (settings.num_identities, settings.samples_per_identity)
     references = bank.take(jnp.arange(settings.num_identities))
-    probe = jax.ShapeDtypeStruct((*shape, references.features.shape[-1]), jnp.float32)
+    shape = (settings.num_identities, settings.samples_per_identity)
     for name, reward in rewards.items():
-        try:
-            check_reward_output(name, jax.eval_shape(reward, probe, references), shape)
-            if settings.algorithm == "pathwise":
-                _check_gradient(reward, probe.shape, references)
-        except Exception as error:  # A user's function may fail in any way.
-            raise ConfigError(
-                f"config.rewards.{name} ({config.rewards[name].function}): {error}"
-            ) from error
+        for field, samples in (
+            ("reinforce.samples", settings.samples_per_identity),
+            ("synthesize.images", config.synthesize.images),
+        ):
+            groups = (settings.num_identities, samples)
+            probe = jax.ShapeDtypeStruct((*groups, references.features.shape[-1]), jnp.float32)
+            try:
+                check_reward_output(name, jax.eval_shape(reward, probe, references), groups)
+                if settings.algorithm == "pathwise" and field == "reinforce.samples":
+                    _check_gradient(reward, probe.shape, references)
+            except Exception as error:  # A user's function may fail in any way.
+                raise ConfigError(
+                    f"config.rewards.{name} ({config.rewards[name].function}), for "
+                    f"config.{field} = {samples}: {error}"
+                ) from error
     raw = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name in rewards}
     combine = functools.partial(
         combine_rewards,

@@ -50,6 +50,15 @@ def test_rows_begin_where_the_looks_of_people_say(program, tmp_path):
         rows_by_appearance(config, tmp_path, prior, *target)
 
 
+def test_a_loss_that_is_no_number_at_the_last_step_ends_the_run(program, tmp_path):
+    fields = {"adapt.steps": 5, "adapt.learning_rate": 1e30, "adapt.gradient_clip": 0.0}
+    fields["adapt.checkpoint_every"] = 9
+    process = program.start(tmp_path, "--stages=pretrain,adapt", fields=fields)
+    log = program.log_of(process)
+    assert process.returncode == 1 and " at step 5; lower config.adapt.learning_rate" in log
+    assert not (tmp_path / "adapt" / "model").exists()
+
+
 def test_means_of_classes():
     embeddings = np.array([[1.0, 0.0], [0.0, 2.0], [3.0, 0.0]])
     means = class_means(embeddings, np.array([1, 0, 1]))

@@ -1,5 +1,8 @@
 """People and images counted without reading one, against the data sets as they are read."""
 
+import runpy
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -33,6 +36,14 @@ def test_the_counts_are_those_of_the_data(program, tmp_path, source, train_image
     expected = len(splits.train_identities), np.bincount(labels).max()
     assert count_target(config) == expected
     assert count_general(config) == load_general(config, tmp_path).num_identities
+
+
+def test_published_splits_hold_out_others_than_those_who_train():
+    for file, people in (("market1501", 751), ("cuhk03", 767)):
+        path = Path(__file__).parents[2] / "configs" / f"{file}.py"
+        config = runpy.run_path(str(path))["get_config"]()
+        num_classes, images = count_target(config)
+        assert num_classes == people and images > 1
 
 
 def test_what_cannot_be_counted_is_told(program, tmp_path):

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 
 from rlsyn_jax.config import ConfigError
+from rlsyn_jax.recognition.embedding import embed_images
+from rlsyn_jax.recognition.recognizer import init_recognizer
 from rlsyn_jax.stages.networks import (
     check_starting_weights,
     extractor_network,
+    feature_width,
     read_weights,
     recognizer_network,
 )
@@ -30,6 +33,17 @@ def test_networks_see_the_size_of_recognize_or_of_the_images(program):
         assert extractor_network(config, name).image_size == (12, 8)
     config = program.config(recognize={"image_size": 12})
     assert recognizer_network(config).image_size == (12, 12)
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"extractor": {"width": 8}, "recognize": {"embedding_dim": 0}}]
+)
+def test_features_are_as_wide_as_they_are_planned(program, fields):
+    config = program.config(**fields)
+    network = extractor_network(config, "reward")
+    variables = init_recognizer(network, jax.random.key(0), (16, 16, 3), 1)
+    embeddings = embed_images(network, variables, np.zeros((1, 16, 16, 3), np.uint8))
+    assert feature_width(config) == embeddings.shape[-1] > 0
 
 
 def test_weights_come_back_and_others_are_refused_by_field(program, tmp_path):

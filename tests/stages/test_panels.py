@@ -83,7 +83,10 @@ def test_arms_that_start_otherwise_or_do_not_train_are_named():
         "updates; “real, from scratch” from random ones; “start as it is, untrained” makes" in text
     )
     results["arms"], results["protocol"] = {"real": {"open_map": figure(0.5)}}, PROTOCOL
-    assert "number of updates. 4" in recognition_panel(results, curves, dataset(4))["arms_text"]
+    text = recognition_panel(results, curves, dataset(4))["arms_text"]
+    assert "number of updates. 4" in text and "no fair test" not in text
+    results["protocol"] = PROTOCOL | {"closed_set_chose_iteration": True}
+    assert "no fair test" in recognition_panel(results, curves, dataset(4))["arms_text"]
 
 
 def memorised(share, low):

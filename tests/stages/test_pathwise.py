@@ -41,7 +41,10 @@ def test_what_it_does_not_read_is_not_asked_for():
     config = default_config()
     config.reinforce.update({"algorithm": "pathwise", "eta": 0.0, "num_steps": 1})
     validate(config)
-    config.reinforce.algorithm = "ddpo_is"
+    # Ancestral steps have the schedule's noise.
+    config.reinforce.update({"algorithm": "ddpo_is", "num_steps": 4, "transition": "ancestral"})
+    validate(config)
+    config.reinforce.transition = "ddim"
     with pytest.raises(ConfigError, match="the policy needs its noise"):
         validate(config)
 
@@ -54,6 +57,16 @@ def test_a_reward_that_cannot_be_differentiated_is_refused():
     for function, said in ((unknown_to_the_compiler, "JVP"), (nearest_of_ten, "gradient is zero")):
         config.rewards.semantic.function = f"{__name__}:{function.__name__}"
         with pytest.raises(ConfigError, match=f"config.rewards.semantic .*{said}"):
+            assemble_policy(config, make_mesh(), cold_start, None, {}, bank)
+
+
+def test_too_few_samples_for_a_reward_are_told_by_field():
+    bank = build_reference_bank(np.eye(16), np.arange(16), 16)
+    for field in ("reinforce.samples", "synthesize.images"):
+        config = default_config()
+        config.update_from_flattened_dict({field: 2})
+        cold_start = init_params(config, 16, seed=0)
+        with pytest.raises(ConfigError, match=f"rewards.richness .*, for config.{field} = 2: "):
             assemble_policy(config, make_mesh(), cold_start, None, {}, bank)
 
 

@@ -1,6 +1,7 @@
 """The paper's configs, shrunken, on what experiments/stand_in.py writes."""
 
 import json
+import shutil
 
 import pytest
 
@@ -69,3 +70,9 @@ def measure_on_others(program, stand_in, workdir, folder):
     process = program.python("-m", "rlsyn_jax.evaluation", "run", f"--workdir={folder}", *flags[1:])
     assert "is not the folder of a run with recognisers" in program.log_of(process)
     assert process.returncode == 2
+    record = workdir / "recognize" / "stage.json"
+    begun = json.loads(record.read_text()) | {"complete": False}
+    shutil.copytree(workdir / "recognize", folder / "recognize")
+    (folder / "recognize" / "stage.json").write_text(json.dumps(begun))
+    process = program.python("-m", "rlsyn_jax.evaluation", "run", f"--workdir={folder}", *flags[1:])
+    assert "recognisers are not complete; go on with the run" in program.log_of(process)

@@ -19,12 +19,12 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-# Metrics are written every 20 steps, so that they and the checkpoints fall on different steps.
+# Metrics are written every 20 steps and with checkpoints, which fall on other steps or on the same.
 FIELDS = {
     "pretrain.steps": 75,
     "pretrain.checkpoint_every": 25,
     "adapt.steps": 75,
-    "adapt.checkpoint_every": 25,
+    "adapt.checkpoint_every": 20,
     "reinforce.iterations": 6,
     "reinforce.checkpoint_every": 2,
     "reinforce.evaluate_every": 3,

@@ -1,12 +1,15 @@
 """What a stage will have been made from can be told before it runs."""
 
 import json
+import shutil
 
 import pytest
 
 from rlsyn_jax import config as configuration
 from rlsyn_jax.main import STAGES
 from rlsyn_jax.stages import _module, stage_fingerprints
+from rlsyn_jax.stages.extractors import NAMES, extractor_fingerprint
+from rlsyn_jax.stages.pretrain import kept_as, prior_fingerprint
 from rlsyn_jax.stages.stage_record import StageError, StageRecord
 
 
@@ -69,6 +72,55 @@ def test_what_was_made_before_a_field_existed_is_not_made_again(program, tmp_pat
     assert stage_fingerprints(config)["adapt"] != without["adapt"]
     with pytest.raises(StageError, match="config.adapt.lora_rank: 4 there, 5 now"):
         run_nothing(config, tmp_path)
+
+
+def folder_of_images(path, people=4, images=5):
+    for person in range(people):
+        (path / f"person {person}").mkdir(parents=True)
+        for image in range(images):
+            (path / f"person {person}" / f"{image}.png").write_bytes(bytes(person + image + 1))
+    return path
+
+
+def test_other_files_of_a_data_set_are_refused_and_a_copy_is_not(program, tmp_path):
+    data = folder_of_images(tmp_path / "set")
+    config = program.config(data={"source": "folder", "path": str(data)})
+    run_nothing(config, tmp_path / "run")
+    for stage in STAGES:
+        (tmp_path / "run" / stage / "made.txt").touch()
+    shutil.move(data, tmp_path / "away")
+    run_nothing(config, tmp_path / "run")  # What is complete does not need them.
+    shutil.copytree(tmp_path / "away", data)
+    run_nothing(config, tmp_path / "run")
+    added = data / "person 1" / "5.png"
+    added.write_bytes(b"1")
+    with pytest.raises(StageError, match="was made from other files of config.data.path, .*set"):
+        run_nothing(config, tmp_path / "run")
+    added.unlink()
+    run_nothing(config, tmp_path / "run")
+    # What was made before files were written down says nothing of them.
+    for stage in STAGES:
+        record = tmp_path / "run" / stage / "stage.json"
+        content = json.loads(record.read_text())
+        assert content.pop("files")
+        record.write_text(json.dumps(content))
+    added.write_bytes(b"1")
+    run_nothing(config, tmp_path / "run")
+
+
+def test_what_is_kept_of_general_people_is_of_their_files(program, tmp_path):
+    general = folder_of_images(tmp_path / "set")
+    config = program.config(general_data={"source": "folder", "path": str(general)})
+    planned = prior_fingerprint(config)
+
+    def kept():
+        return [kept_as(config), *(extractor_fingerprint(config, name, 4) for name in NAMES)]
+
+    before = kept()
+    assert before == kept() and before[0] != planned
+    (general / "person 0" / "0.png").unlink()
+    assert not set(before) & set(kept()) and prior_fingerprint(config) == planned
+    assert kept_as(program.config()) == prior_fingerprint(program.config())
 
 
 def test_fields_that_came_later_exist():

@@ -52,6 +52,10 @@ class Extraction:
     share: Estimate
 
 
+# Why there is nothing to measure where `distance_within_people` is 0.
+NOTHING_TELLS_ALIKE = "nobody has two different real images, which tell what is alike"
+
+
 def extraction(
     samples: np.ndarray,
     sample_ids: np.ndarray,

@@ -92,7 +92,8 @@ def membership_inference(
         false_positive_rate,
     )
     if member_ids is None:
-        member_ids = np.arange(len(members))
+        # Nobody of the other side.
+        member_ids = np.arange(len(members)) + (0 if other_ids is None else other_ids.max() + 1)
     if other_ids is None:
         other_ids = np.arange(len(others)) + member_ids.max() + 1
     area, deviation = _area(members, others, member_ids, other_ids)
@@ -132,22 +133,26 @@ def _area(members, others, member_ids, other_ids) -> tuple[float, float]:
 
 
 def _true_positive_rates(members, others, member_ids, other_ids, rate, num_resamples, seed):
-    """Returns the rate in each resample of people, members and non-members drawn apart."""
+    """Returns the rate in each resample of people, who are drawn with what both sides have of them.
+
+    Who is on one side alone is drawn among those, so that no side is ever empty.
+    """
     random = np.random.default_rng(seed)
     falling, member_falling = np.argsort(-others), np.argsort(-members)
     other_scores, member_scores = others[falling], members[member_falling]
-    other_people, member_people = (
-        np.unique(ids, return_inverse=True)[1][order]
-        for ids, order in ((other_ids, falling), (member_ids, member_falling))
+    people, places = np.unique(np.concatenate([member_ids, other_ids]), return_inverse=True)
+    member_people, other_people = places[: len(members)], places[len(members) :]
+    sides = np.isin(np.arange(len(people)), member_people) + 2 * np.isin(
+        np.arange(len(people)), other_people
     )
-
-    def times(people):
-        count = people.max() + 1
-        return np.bincount(random.integers(count, size=count), minlength=count)[people]
+    alike = [np.flatnonzero(sides == kind) for kind in np.unique(sides)]
+    member_people, other_people = member_people[member_falling], other_people[falling]
 
     samples = np.empty(num_resamples)
     for row in range(num_resamples):
-        weights, member_weights = times(other_people), times(member_people)
+        drawn = [group[random.integers(len(group), size=len(group))] for group in alike]
+        times = np.bincount(np.concatenate(drawn), minlength=len(people))
+        weights, member_weights = times[other_people], times[member_people]
         accepted = np.cumsum(weights)
         # The first non-member too many: everything above it is taken for a member.
         limit = np.searchsorted(accepted, np.floor(rate * accepted[-1] * (1 + 1e-12)), "right")

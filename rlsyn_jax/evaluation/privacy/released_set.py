@@ -8,7 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from rlsyn_jax.evaluation.nearest_real import averaged_pixels
-from rlsyn_jax.evaluation.privacy.extraction import distance_within_people, extraction
+from rlsyn_jax.evaluation.privacy.extraction import (
+    NOTHING_TELLS_ALIKE,
+    distance_within_people,
+    extraction,
+)
 from rlsyn_jax.evaluation.privacy.leakage_figures import FALSE_ACCEPT_RATES, leakage_figures
 from rlsyn_jax.evaluation.privacy.memorisation import Memorisation, memorisation
 
@@ -207,7 +211,7 @@ def _extraction(synthetic, train, others, quantile, min_duplicates) -> dict:
         real_ids = np.concatenate([real_ids, others.ids])
     max_distance = distance_within_people(real_images, real_ids, quantile)
     if not max_distance:
-        return {"not_measured": "nobody has two different real images, which tell what is alike"}
+        return {"not_measured": NOTHING_TELLS_ALIKE}
 
     def find(real: ImageSet):
         return extraction(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from sklearn import metrics
 
 from rlsyn_jax.evaluation.privacy.membership import membership_inference
@@ -58,11 +59,43 @@ def test_people_on_both_sides_cancel():
     random = np.random.default_rng(1)
     person, people = 3 * random.normal(size=120), np.arange(120)
     members, others = person + 0.1 * random.normal(size=(2, 120))
+    options = {"false_positive_rate": 0.05, "num_resamples": 200}
     paired = membership_inference(
-        members, others, member_ids=people, non_member_ids=people, num_resamples=3
+        members, others, member_ids=people, non_member_ids=people, **options
     )
-    apart = membership_inference(members, others, num_resamples=3)
-    assert paired.auc.high - paired.auc.low < 0.3 * (apart.auc.high - apart.auc.low)
+    apart = membership_inference(members, others, **options)
+    for measure, share in (("auc", 0.3), ("true_positive_rate", 0.6)):
+        (_, low, high), (_, lowest, highest) = getattr(paired, measure), getattr(apart, measure)
+        assert high - low < share * (highest - lowest), measure
+    # Those of whom nothing is said are nobody of the other side.
+    for names in ({"member_ids": people}, {"non_member_ids": people}):
+        alone = membership_inference(members, others, **names, **options)
+        assert alone.auc == pytest.approx(apart.auc)
+
+
+def test_intervals_hold_the_truth_where_everybody_is_on_both_sides():
+    # Person effects of variance 1 and noise of 0.5: TPR at 5 % of members 0.5 above is
+    # Phi((0.5 - 1.645 sqrt 1.5) / sqrt 1.5).
+    random = np.random.default_rng(3)
+    truth = stats.norm.cdf(0.5 / np.sqrt(1.5) - 1.6449)
+    people, held, width, rates = np.repeat(np.arange(80), 2), 0, [], []
+    for _ in range(40):
+        person = np.repeat(random.normal(size=80), 2)
+        members = person + np.sqrt(0.5) * random.normal(size=160) + 0.5
+        others = person + np.sqrt(0.5) * random.normal(size=160)
+        found = membership_inference(
+            members,
+            others,
+            member_ids=people,
+            non_member_ids=people,
+            false_positive_rate=0.05,
+            num_resamples=100,
+        ).true_positive_rate
+        held += found.low <= truth <= found.high
+        width.append(found.high - found.low)
+        rates.append(found.value)
+    assert held >= 33
+    assert np.mean(width) == pytest.approx(2 * 1.96 * np.std(rates), rel=0.35)
 
 
 def test_intervals_hold_the_truth():
