@@ -100,6 +100,10 @@ def make_sampling_plan(
 def num_timesteps(total: int, strength: float) -> int:
     """Returns how many of a schedule's timesteps lie below a strength, rounded, at least 1.
 
+    Args:
+        total: timesteps of the schedule.
+        strength: share of them, in (0, 1].
+
     Raises:
         ValueError: strength out of (0, 1].
     """
@@ -110,6 +114,10 @@ def num_timesteps(total: int, strength: float) -> int:
 
 def evenly_spaced(total: int, num_steps: int) -> np.ndarray:
     """Returns num_steps of the timesteps total - 1 .. 0, int32, evenly spaced, noisiest first.
+
+    Args:
+        total: timesteps that the steps cover.
+        num_steps: 1..total.
 
     Raises:
         ValueError: num_steps out of 1..total.
@@ -238,7 +246,13 @@ def transition(
 
 
 def mean_of(estimates: tuple[jax.Array, jax.Array], x: jax.Array, step: SamplingPlan) -> jax.Array:
-    """Returns a step's mean [b, h, w, c] from the estimates of image and noise at x."""
+    """Returns a step's mean [b, h, w, c] from the estimates of image and noise at x.
+
+    Args:
+        estimates: of x_0 and epsilon, [b, h, w, c] each.
+        x: x_t [b, h, w, c].
+        step: one row of a plan (scalars), or one row a sample ([b] each).
+    """
     clean, epsilon = estimates
     return _column(step.image_weight, x) * clean + _column(step.noise_weight, x) * epsilon
 
@@ -266,7 +280,13 @@ def gaussian_log_prob(
 
 
 def initial_noise(key: jax.Array, sample_ids: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Returns unit Gaussian noise [b, *shape]; sample i's depends on its id alone."""
+    """Returns unit Gaussian noise [b, *shape]; sample i's depends on its id alone.
+
+    Args:
+        key: typed random key.
+        sample_ids: int [b].
+        shape: of one sample.
+    """
     return jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(key, i), shape))(sample_ids)
 
 
@@ -277,7 +297,14 @@ def begin(
     class_labels: jax.Array,
     shape: tuple[int, ...],
 ) -> jax.Array:
-    """Returns the first step's x_t [b, *shape]: what start makes, or noise where it is None."""
+    """Returns the first step's x_t [b, *shape]: what start makes, or noise where it is None.
+
+    Args:
+        start: (key, sample_ids, class_labels) -> [b, *shape], or None.
+        key: typed random key.
+        sample_ids, class_labels: int [b].
+        shape: of one sample.
+    """
     if start is None:
         return initial_noise(key, sample_ids, shape)
     return start(key, sample_ids, class_labels)
@@ -308,9 +335,14 @@ def sample_trajectories(
         plan: the S steps.
         kept: int [K], the steps to keep, ascending and all different.
         image_shape: (h, w, c).
+        prediction_type, clip_denoised: see `transition`.
+        log_prob_reduce: see `gaussian_log_prob`.
         start: (key, sample_ids, class_labels) -> the first step's x_t; default noise.
         start_ids: int [b], numbers that starts are told apart by; default sample_ids. Samples of
             one class with one start_id begin alike, and the steps' noise alone sets them apart.
+
+    Returns:
+        The kept steps, in their order, and the finished images.
     """
     start_key, step_key = jax.random.split(key)
     start_ids = sample_ids if start_ids is None else start_ids

@@ -35,10 +35,16 @@ def to_image_and_noise(
 def snr_weights(
     alpha_bar: jax.Array, weighting: str, gamma: float, prediction_type: str
 ) -> jax.Array:
-    """Returns the loss weight of each timestep.
+    """Returns the loss weight of each timestep, float [b], above 0.
 
-    "min_snr" is Hang et al., 2303.09556: min(SNR, gamma) on the x_0 error, which is
-    min(SNR, gamma) / SNR on the noise's error and min(SNR, gamma) / (SNR + 1) on v's.
+    Args:
+        alpha_bar: signal power at the timesteps, float [b] in (0, 1).
+        weighting: "uniform" or "min_snr".
+        gamma: of min_snr, above 0.
+        prediction_type: "epsilon" or "v", whose error is weighted.
+
+    Source of min_snr: Hang et al., 2303.09556: min(SNR, gamma) on the x_0 error, which
+    is min(SNR, gamma) / SNR on the noise's error and min(SNR, gamma) / (SNR + 1) on v's.
     """
     if weighting == "uniform":
         return jnp.ones_like(alpha_bar)
@@ -148,6 +154,17 @@ def variational_bound(
 
     The mean's gradient is stopped, so that only the variance channels learn from it. At t = 0 the
     Gaussian's negative log-density of the clean image is used.
+
+    Args:
+        output: of the network, [b, h, w, 2 c]: what prediction_type says, and the interpolation
+            between the log-variances that `learned_log_variance` takes.
+        noisy: x_t, [b, h, w, c].
+        images: x_0, [b, h, w, c] in [-1, 1].
+        timesteps: int [b] in 0..T - 1.
+        alpha_bars: float [T], falling.
+        prediction_type: "epsilon" or "v".
+
+    Source: Nichol & Dhariwal, 2102.09672, eq 4 to 6 and 15.
     """
     channels = images.shape[-1]
     previous = jnp.concatenate([jnp.ones(1), alpha_bars[:-1]])

@@ -340,7 +340,15 @@ def compiled(policy: Policy) -> Policy:
 def create_policy_state(
     config: ConfigDict, mesh: Mesh, settings: PolicySettings, trained, optimizer, value_optimizer
 ) -> PolicyState:
-    """Returns the state of iteration 0 on the mesh."""
+    """Returns the state of iteration 0 on the mesh.
+
+    Args:
+        config: complete configuration.
+        mesh: devices.
+        settings: of the policy.
+        trained: the part of the generator's parameters that learns.
+        optimizer, value_optimizer: of that part, and of the value function if there is one.
+    """
     whole = replicated(mesh)
     state = create_train_state(
         trained, optimizer, place(jax.random.key(config.seed + 4), whole), mesh
@@ -368,6 +376,11 @@ def fixed_noise_measure(
     "fixed_std/NAME" are the rewards' means and deviations; "held_out/..." compares the samples, by
     the judge, with real images of the same people that were never trained on, and no reward
     contains it.
+
+    Args:
+        config: complete configuration.
+        workdir: of the run, whose extractors are read.
+        sampler: as `make_sampler` returns it.
     """
     dataset, splits = load_target(config, workdir)
     train_images, labels = train_labels(dataset, splits)
