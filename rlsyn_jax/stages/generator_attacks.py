@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from rlsyn_jax.data.identity_dataset import IdentityDataset, to_device_range
 from rlsyn_jax.data.splits import Splits
+from rlsyn_jax.evaluation.privacy.copy_figures import extraction_figures
 from rlsyn_jax.evaluation.privacy.diffusion_scores import loss_scores, step_error_scores
 from rlsyn_jax.evaluation.privacy.extraction import (
     NOTHING_TELLS_ALIKE,
@@ -168,15 +169,8 @@ def attack_extraction(
             max_distance=max_distance,
             min_duplicates=settings.extraction_duplicates,
         )
-        found = find(images, labels)
-        result[name] = {
-            "share": figure(*found.share),
-            "chance": figure(*find(others, other_labels).share) if len(others) else None,
-            "extracted": [one._asdict() for one in found.extracted],
-            "num_groups": found.num_groups,
-            "num_samples": len(samples),
-            "max_distance": max_distance,
-        }
+        chance = find(others, other_labels) if len(others) else None
+        result[name] = extraction_figures(find(images, labels), chance, len(samples), max_distance)
     return result
 
 

@@ -25,19 +25,22 @@ from rlsyn_jax.data.identity_dataset import IdentityDataset
 from rlsyn_jax.data.splits import Splits
 from rlsyn_jax.data.synthetic_writer import load_synthetic
 from rlsyn_jax.evaluation.nearest_real import averaged_pixels
+from rlsyn_jax.evaluation.privacy.copy_figures import (
+    SHOWN,
+    closest_images,
+    memorisation_figures,
+    too_few_held_out,
+)
 from rlsyn_jax.evaluation.privacy.leakage_figures import leakage_figures
 from rlsyn_jax.evaluation.privacy.memorisation import Memorisation, memorisation
 from rlsyn_jax.stages.extractors import embed_images, load_extractor
 from rlsyn_jax.stages.generator_attacks import attack_extraction, attack_membership
 from rlsyn_jax.stages.inputs import train_labels
-from rlsyn_jax.stages.recognition_measures import figure
 from rlsyn_jax.stages.recognizer_attacks import attack_recognizers
 from rlsyn_jax.stages.synthesize import data_sets
 from rlsyn_jax.training.image_grids import make_grid, save_png
 
 SPACES = ("judge", "reward", "pixels")
-# Pairs shown and listed, and listed at most where more are near copies.
-_CLOSEST, _LISTED = 10, 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,11 +110,9 @@ def _without_held_out() -> dict:
 def _memorisation(config, workdir, space: str, train, held_out, sets) -> dict:
     """Compares nearest training images of synthetic and held-out images in one feature space."""
     quantile = config.privacy.quantile
-    if len(held_out.images) * quantile < 1:
-        return {
-            "not_measured": f"the {quantile:g} quantile of {len(held_out.images)} held-out images "
-            "is less than one of them"
-        }
+    reason = too_few_held_out(len(held_out.images), quantile)
+    if reason:
+        return {"not_measured": reason}
     features = _features(config, workdir, space)
     real, other = features(train.images), features(held_out.images)
     result = {}
@@ -127,31 +128,17 @@ def _memorisation(config, workdir, space: str, train, held_out, sets) -> dict:
             num_resamples=config.evaluate.bootstrap_resamples,
             seed=config.seed,
         )
-        closest = np.argsort(found.distances, kind="stable")
-        closest = closest[: max(_CLOSEST, min(len(found.near_copies), _LISTED))]
-        result[name] = {
-            "share": figure(*found.share),
-            "expected_share": found.expected_share,
-            "threshold": found.threshold,
-            "num_near_copies": len(found.near_copies),
-            "closest": [
-                {
-                    "file": files[place],
-                    "train_image": int(found.nearest[place]),
-                    "distance": float(found.distances[place]),
-                }
-                for place in closest
-            ],
-        }
+        result[name] = memorisation_figures(found, files)
         if name == "reinforced":
-            picture = _pairs_picture(synthetic.images, train.images, closest, found)
+            picture = _pairs_picture(synthetic.images, train.images, found)
             save_png(Path(workdir) / "evaluate" / f"nearest_{space}.png", picture)
     return result
 
 
-def _pairs_picture(synthetic, train, closest, found: Memorisation) -> np.ndarray:
+def _pairs_picture(synthetic, train, found: Memorisation) -> np.ndarray:
     """Rows of synthetic images, each above the training images nearest to them."""
-    columns = min(_CLOSEST, len(closest))
+    closest = closest_images(found)
+    columns = min(SHOWN, len(closest))
     pairs = np.stack([synthetic[closest], train[found.nearest[closest]]])
     return make_grid(rearrange(pairs, "two n h w c -> n (two h) w c"), columns)
 

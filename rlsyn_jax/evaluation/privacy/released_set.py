@@ -8,6 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from rlsyn_jax.evaluation.nearest_real import averaged_pixels
+from rlsyn_jax.evaluation.privacy.copy_figures import (
+    extraction_figures,
+    memorisation_figures,
+    too_few_held_out,
+)
 from rlsyn_jax.evaluation.privacy.extraction import (
     NOTHING_TELLS_ALIKE,
     distance_within_people,
@@ -17,8 +22,6 @@ from rlsyn_jax.evaluation.privacy.leakage_figures import FALSE_ACCEPT_RATES, lea
 from rlsyn_jax.evaluation.privacy.memorisation import Memorisation, memorisation
 
 SPACES = ("embeddings", "pixels")
-# Pairs listed, more where more are near copies.
-_CLOSEST, _LISTED = 10, 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,11 +164,7 @@ def _memorisation(
     reason = ""
     if space == "pixels":
         reason = _without_images(synthetic=synthetic, train=train, held_out=others)
-    if len(others) * quantile < 1 - 1e-9:
-        reason = (
-            f"the {quantile:g} quantile of {len(others)} held-out images of training people is "
-            "less than one of them"
-        )
+    reason = too_few_held_out(len(others), quantile) or reason
     if reason:
         return {"not_measured": reason}, None
     found = memorisation(
@@ -179,23 +178,7 @@ def _memorisation(
         quantile=quantile,
         num_resamples=num_resamples,
     )
-    closest = np.argsort(found.distances, kind="stable")
-    closest = closest[: max(_CLOSEST, min(len(found.near_copies), _LISTED))]
-    described = {
-        "share": _figure(found.share),
-        "expected_share": found.expected_share,
-        "threshold": found.threshold,
-        "num_near_copies": len(found.near_copies),
-        "closest": [
-            {
-                "synthetic_image": int(place),
-                "train_image": int(found.nearest[place]),
-                "distance": float(found.distances[place]),
-            }
-            for place in closest
-        ],
-    }
-    return {"synthetic": described}, found
+    return {"synthetic": memorisation_figures(found)}, found
 
 
 def _extraction(synthetic, train, others, quantile, min_duplicates) -> dict:
@@ -223,19 +206,6 @@ def _extraction(synthetic, train, others, quantile, min_duplicates) -> dict:
             min_duplicates=min_duplicates,
         )
 
-    found = find(train)
     compared = len(others) and others.images is not None
-    return {
-        "synthetic": {
-            "share": _figure(found.share),
-            "chance": _figure(find(others).share) if compared else None,
-            "extracted": [one._asdict() for one in found.extracted],
-            "num_groups": found.num_groups,
-            "num_samples": len(synthetic),
-            "max_distance": max_distance,
-        }
-    }
-
-
-def _figure(estimate) -> dict:
-    return dict(zip(("mean", "low", "high"), estimate))
+    chance = find(others) if compared else None
+    return {"synthetic": extraction_figures(find(train), chance, len(synthetic), max_distance)}
