@@ -59,7 +59,9 @@ from rlsyn_jax.training.atomic_files import write_json, write_text
 _HERE = Path(__file__).absolute().parent
 _TARGETS = {**TARGETS, "tiny": TINY}
 # Codes of a sweep that was told to stop, before and after it had begun to listen.
-_STOPPED = (128 + signal.SIGTERM, -signal.SIGTERM)
+_STOPPED = tuple(
+    code for number in (signal.SIGTERM, signal.SIGINT) for code in (128 + number, -number)
+)
 _ABOUT = (
     "In points, with 95 % intervals by bootstrap over seeds and people, each for itself: nothing",
     "is corrected for how many comparisons there are. `results.json` has those that decide.",
@@ -76,7 +78,7 @@ def main(arguments: list[str]) -> None:
     options = parse(arguments)
     workdir = options.workdir.absolute()
     data, cache = str(options.data.absolute()), str(workdir / "priors")
-    failed = []
+    failed, named = [], False
     for name in options.targets if not options.gather else ():
         target, choosing = _TARGETS[name], workdir / f"{name}_settings"
         made = choosing_cells(target, data, cache)
@@ -91,19 +93,22 @@ def main(arguments: list[str]) -> None:
             (name, cells(*planned)),
         ):
             asked = [cell for cell in made if is_asked_for(cell, options)]
+            named |= bool(asked)
             if asked and not sweep(workdir / folder, target, made, asked, options.parallel):
                 failed.append(folder.replace("_headroom", " (headroom)"))
                 break
     claims, lines = [], ["# Results", "", *_ABOUT, ""]
     # Also of targets that other commands ran in the folder.
     for name in _TARGETS:
-        if (workdir / name / "sweep.json").exists():
+        if any((workdir / f"{name}{part}" / "sweep.json").exists() for part in ("", "_headroom")):
             runs = Runs(workdir / name)
             claims += compare(name, runs)
             lines += [*tables(name, runs, workdir), ""]
     write_json(workdir / "results.json", claims)
     write_text(workdir / "RESULTS.md", "\n".join(lines) + "\n")
     print(f"results: {workdir / 'results.json'}, {workdir / 'RESULTS.md'}", flush=True)
+    if not (named or failed or options.gather):
+        sys.exit(f"error: what --only names is not of the chosen settings: {options.only}")
     if failed:
         sys.exit(f"error: not all cells of {', '.join(failed)} are complete; see above")
 
@@ -194,18 +199,20 @@ def command_of(name: str, seeds: Iterable[int], headings: Iterable[str]) -> str:
     return " ".join([command, f"--seeds={max(seeds) + 1}", *only])
 
 
-def stage_hours(folder: Path, headings: Iterable[str]) -> float:
+def stage_hours(folder: Path, headings: Iterable[str], seeds: Iterable[int]) -> float:
     """Returns the hours that the stages of some cells took, as planned; shared ones once.
 
     Args:
         folder: of the sweep.
         headings: patterns of the cells' names.
+        seeds: of the cells.
     """
     plan = read_plan(folder)
     named = {
         cell
         for cell, fields in plan.cells.items()
-        if any(fnmatchcase(fields["name"], heading) for heading in headings)
+        if fields["seed"] in seeds
+        and any(fnmatchcase(fields["name"], heading) for heading in headings)
     }
     made = {
         (folder / "cells" / cell / stage).resolve()
@@ -235,7 +242,7 @@ def tables(name: str, runs: Runs, workdir: Path) -> Iterator[str]:
         )
         augmentation = choice.augmentation or "no augmentation"
         yield f"- {start} start: **{choice.setting}**, {augmentation}, of {'; '.join(means)}"
-    hours = stage_hours(workdir / f"{name}_settings", ["*"])
+    hours = stage_hours(workdir / f"{name}_settings", ["*"], [0])
     yield from ("", f"{hours:.1f} hours, by the first of the commands below.")
     yield from headroom_table(name, workdir, choices)
     for images in sorted(_TARGETS[name].images):
@@ -295,8 +302,10 @@ def headroom_table(name: str, workdir: Path, choices: dict[str, Choice]) -> Iter
         yield f"| images an identity | start | seeds | {' | '.join(MEASURES.values())} |"
         yield "| --- | --- | --- |" + " --- |" * len(MEASURES)
         yield from rows
-        hours = stage_hours(folder, headings)
-        yield from ("", f"`{command_of(name, seeds, [HEADROOM])}`: {hours:.1f} hours")
+        hours = stage_hours(folder, headings, seeds)
+        if len(headings) == len(CHOOSERS) * len(_TARGETS[name].headroom):
+            headings = [HEADROOM]
+        yield from ("", f"`{command_of(name, seeds, headings)}`: {hours:.1f} hours")
 
 
 def _table(
@@ -311,7 +320,7 @@ def _table(
     yield "| --- |" + " --- |" * len(columns)
     for arm, texts in arm_rows([*found.values()], baseline):
         yield f"| {arm} | {' | '.join(texts[column] for column in columns)} |"
-    hours = stage_hours(workdir / name, [cell])
+    hours = stage_hours(workdir / name, [cell], found)
     yield from ("", f"`{command_of(name, found, [cell])}`: {hours:.1f} hours")
 
 

@@ -61,7 +61,8 @@ def main(arguments: list[str]) -> None:
         print("stopped; the same command goes on from here", flush=True)
         sys.exit(128 + signal.SIGTERM)
     except KeyboardInterrupt:
-        print("no longer watching; the jobs stay in the queue, the same command watches on")
+        if options.launcher == "slurm":
+            print("no longer watching; the jobs stay in the queue, the same command watches on")
         sys.exit(128 + signal.SIGINT)
     print(f"results: {write_results(plan, sweep_dir, failures)}", flush=True)
     for name, said in failures.items():

@@ -41,8 +41,9 @@ def paired_difference(
 ) -> Difference:
     """Returns the mean difference of two arms, paired by run and person, and its interval.
 
-    Runs are drawn with replacement, and within each drawn run its people: so the interval holds
-    what another split and another start change, and what other people would.
+    Runs are drawn with replacement, and so are people, once for all runs: many of them are measured
+    in several, and would count as new ones there. So the interval holds what another split and
+    another start change, and what other people would.
 
     Args:
         runs: contents of per_person.json.
@@ -57,7 +58,7 @@ def paired_difference(
     Raises:
         ValueError: there is no run, or one has other people or lacks the arm or the measure.
 
-    Source: Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8.
+    Source: Owen, The Pigeonhole Bootstrap, 2007.
     """
     baseline_runs = runs if baseline_runs is None else baseline_runs
     if not runs or len(runs) != len(baseline_runs):
@@ -68,14 +69,28 @@ def paired_difference(
         others, _ = person_means(other, baseline, measure)
         if set(values) != set(others):
             raise ValueError(f"run {number}: {arm} and {baseline} were measured on other people")
-        difference = np.array([values[person] - others[person] for person in values])
-        pairs.append((difference, np.array([weights[person] for person in values], np.float64)))
-    means = np.array([np.average(difference, weights=weight) for difference, weight in pairs])
+        pairs.append(({person: values[person] - others[person] for person in values}, weights))
+    people = sorted({person for values, _ in pairs for person in values})
+    places = {person: place for place, person in enumerate(people)}
+    differences, weighing = np.zeros((2, len(pairs), len(people)))  # [runs, people]
+    for number, (values, weights) in enumerate(pairs):
+        for person, value in values.items():
+            differences[number, places[person]] = value
+            weighing[number, places[person]] = weights[person]
+    means = (weighing * differences).sum(axis=1) / weighing.sum(axis=1)
     generator = np.random.default_rng(seed)
-    # Of each run, so many means over people drawn anew; then runs are drawn.
-    resampled = np.stack([_resampled_means(*pair, num_resamples, generator) for pair in pairs])
+    share = np.full(len(people), 1 / len(people))
+    times = generator.multinomial(len(people), share, num_resamples)  # [resamples, people]
     drawn = generator.integers(len(pairs), size=(num_resamples, len(pairs)))
-    totals = resampled[drawn, np.arange(num_resamples)[:, None]].mean(axis=1)
+    total_weights = times @ weighing.T
+    # A run none of whose people are drawn says nothing in that resample.
+    resampled = np.full(total_weights.shape, np.nan)
+    np.divide(
+        times @ (weighing * differences).T, total_weights, out=resampled, where=total_weights > 0
+    )
+    chosen = np.take_along_axis(resampled, drawn, axis=1)
+    chosen = chosen[~np.isnan(chosen).all(axis=1)]
+    totals = np.nanmean(chosen, axis=1)
     low, high = np.quantile(totals, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Difference(float(means.mean()), float(low), float(high), len(pairs))
 
@@ -95,11 +110,3 @@ def person_means(
         raise ValueError(f"{arm} has no {measure!r}; it has {', '.join(measures)}")
     values = {person: float(np.mean(seeds)) for person, seeds in measures[measure].items()}
     return values, run["weights"][measure]
-
-
-def _resampled_means(
-    values: np.ndarray, weights: np.ndarray, number: int, generator: np.random.Generator
-) -> np.ndarray:
-    """Returns weighted means [number] over people drawn with replacement."""
-    counts = generator.multinomial(len(values), np.full(len(values), 1 / len(values)), number)
-    return (counts @ (weights * values)) / (counts @ weights)

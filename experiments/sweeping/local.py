@@ -83,6 +83,7 @@ class LocalRuns:
         """
         made_before = complete_stages(self._dir)
         with _only_sweep(self._dir) as lock, self._handled_signals():
+            self._settle_complete(made_before)
             while self._waiting or self._running:
                 if not self._signals:
                     self._start(made_before, lock)
@@ -116,6 +117,17 @@ class LocalRuns:
             while running.signals < self._signals:
                 running.signals += 1
                 running.process.send_signal(signal.SIGTERM)
+
+    def _settle_complete(self, made_before: dict[str, Path]) -> None:
+        """Sets aside what is complete, so that it asks nothing of jobs that are not."""
+        for job in list(self._waiting):
+            adopt_stages(self._dir, job, made_before)
+            if not is_complete(self._dir, job):
+                continue
+            with contextlib.suppress(FileNotFoundError):  # Of a stage that is to be made anew.
+                link_stages(self._dir, job)
+                self._waiting.remove(job)
+                self._done.append(job)
 
     def _start(self, made_before: dict[str, Path], lock: int) -> None:
         """Starts what can run, and settles what need not or cannot."""

@@ -193,7 +193,9 @@ def test_claims_hold_where_mean_and_interval_say_so(workdir):
     only = f"--only={shlex.quote(title(1, 'random'))}"
     assert f"\n`{command} --seeds=3 {only}`: 3.0 hours\n" in page
     assert scratch["command"] == f"{command} --seeds=3 {only}"
-    assert f"\n`{command} --seeds=1 --only='* real images, *'`: 2.0 hours\n" in page
+    more = [shlex.quote(headroom_title(images, "random", "CosFace")) for images in (1, 0)]
+    shown = f"{command} --seeds=1 --only={more[0]} --only={more[1]}"
+    assert f"\n`{shown}`: 2.0 hours\n" in page
     assert f"\n{2 * len(SETTINGS) + 3}.0 hours, by the first of the commands below.\n" in page
     assert "| arm, and change to real_affine |" in page and "| real_affine | 33.0 | " in page
     assert "| real_reinforced_selected | 38.9  +6.0 (6.0 to 6.0) |" in page
@@ -205,6 +207,19 @@ def test_claims_hold_where_mean_and_interval_say_so(workdir):
     assert "- random start: **CosFace**, affine, of as configured 30.9; " in page
     general = "- general start: **half the rate**, rand_augment, of as configured 30.9; "
     assert f"{general}half the rate 41.0; " in page
+
+
+def test_more_real_images_alone_have_their_table(workdir):
+    shutil.rmtree(workdir / "lfw")
+    ablation.main([f"--workdir={workdir}", "--targets=lfw", "--gather"])
+    page = (workdir / "RESULTS.md").read_text()
+    assert "### Headroom" in page and "seeds\n" not in page
+    assert json.loads((workdir / "results.json").read_text()) == []
+
+
+def test_hours_are_those_of_the_seeds_of_a_table(workdir):
+    for seeds, hours in (([0, 1, 2], 3), ([1], 1), ([], 0)):
+        assert ablation.stage_hours(workdir / "lfw", [title(1, "random")], seeds) == hours
 
 
 def test_what_was_made_by_another_configuration_is_not_counted(workdir):

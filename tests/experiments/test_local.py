@@ -113,6 +113,15 @@ def test_what_another_cell_has_made_is_taken_over(runs, tmp_path):
     assert (tmp_path / "sweep/cells/b/report/stage.json").exists()
 
 
+def test_a_complete_cell_does_not_wait_for_what_it_needs_no_more(runs, tmp_path):
+    runs([job("a")]).run()
+    # As where a sweep grows by a cell that comes first and trains the prior of both.
+    grown = [job("b.pretrain", stage="adapt"), job("a", "b.pretrain")]
+    assert runs(grown, {"b.pretrain": "fails"}).run() == {}
+    assert ["end", "a"] in events(tmp_path)
+    assert not [line for line in events(tmp_path)[2:] if line[1] == "a"]
+
+
 def test_failed_cells_are_told_with_their_last_words_and_the_rest_goes_on(runs, tmp_path):
     does = {"a": "fails", "b": "dies"}
     failures = runs(shared_by("a", "b", "c"), does).run()

@@ -65,6 +65,24 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
     assert 0.87 * 200 <= held <= 200
 
 
+def test_people_of_several_runs_are_not_new_people_there():
+    random = np.random.default_rng(1)
+    held = 0
+    for trial in range(200):
+        effects = random.normal(0.1, 0.2, 60)
+        runs = []
+        for _ in range(5):
+            shown = random.choice(60, 45, replace=False)
+            people = {str(i): [effects[i] + random.normal(0, 0.05)] for i in shown}
+            runs.append(make_run({"real": dict.fromkeys(people, [0.0]), "more": people}))
+        found = paired_difference(
+            runs, "more", "real", "map", num_resamples=400, confidence=0.9, seed=trial
+        )
+        held += found.low <= 0.1 <= found.high
+    # Drawn in each run for itself they would be in 0.7 of the intervals.
+    assert 0.85 * 200 <= held <= 0.97 * 200
+
+
 @pytest.mark.parametrize(
     ("arm", "measure", "message"),
     [("less", "map", "no arm 'less'; the run has real, more"), ("more", "rank", "no 'rank'")],
