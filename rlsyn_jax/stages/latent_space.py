@@ -156,6 +156,8 @@ def reward_decoder_memory(config: ConfigDict, samples: int, *, on_cpu: bool) -> 
     tile = settings.tile_size or max(latent_height, latent_width)
     tile_height, tile_width = min(tile, latent_height), min(tile, latent_width)
     at_once = min(samples, settings.batch_size)
+    # A last, smaller part is no turn of the loop over parts, and the compiler lays it out beside.
+    at_once += samples % at_once
     peak = at_once * decoding_bytes(module, tile_height, tile_width, on_cpu=on_cpu)
     image = FLOAT * latent_height * latent_width * side**2 * colours
     if (tile_height, tile_width) != (latent_height, latent_width):
