@@ -23,7 +23,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from study import leakage
@@ -50,6 +49,7 @@ from study.design import (
 )
 from study.gathering import Runs, arm_rows, best_arm, best_mean, choose, decide
 from sweeping.cells import cell_names
+from sweeping.name_patterns import add_only, is_like, unmatched
 from sweeping.plan import read_plan
 from sweeping.python_files import load_base
 from sweeping.work_folders import is_made
@@ -115,8 +115,8 @@ def main(arguments: list[str]) -> None:
 
 def is_asked_for(cell: dict, options: argparse.Namespace) -> bool:
     """Whether a cell is among the seeds and headings that the options name."""
-    likes = [fnmatchcase(cell["name"], pattern) for pattern in options.only]
-    return cell["seed"] < options.seeds and (not likes or any(likes))
+    named = not options.only or is_like(cell["name"], options.only)
+    return named and cell["seed"] < options.seeds
 
 
 def sweep(
@@ -211,8 +211,7 @@ def stage_hours(folder: Path, headings: Iterable[str], seeds: Iterable[int]) -> 
     named = {
         cell
         for cell, fields in plan.cells.items()
-        if fields["seed"] in seeds
-        and any(fnmatchcase(fields["name"], heading) for heading in headings)
+        if fields["seed"] in seeds and is_like(fields["name"], headings)
     }
     made = {
         (folder / "cells" / cell / stage).resolve()
@@ -337,13 +336,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         help="some of them, or tiny, which shows in minutes that everything runs",
     )
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument(
-        "--only",
-        action="append",
-        default=[],
-        metavar="PATTERN",
-        help="of names of cells to run, with * and ?; may be given several times",
-    )
+    add_only(parser)
     parser.add_argument("--parallel", type=int, default=1, help="runs at a time")
     parser.add_argument("--gather", action="store_true", help="run nothing")
     options = parser.parse_args(arguments)
@@ -352,9 +345,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     if unknown:
         parser.error(f"unknown targets {sorted(unknown)}; there are {', '.join(_TARGETS)}")
     names = {cell for target in options.targets for cell in names_of_cells(_TARGETS[target])}
-    for pattern in options.only:
-        if not any(fnmatchcase(cell, pattern) for cell in names):
-            parser.error(f"--only={pattern} is like no cell's name; there are {sorted(names)}")
+    for pattern in unmatched(options.only, names):
+        parser.error(f"--only={pattern} is like no cell's name; there are {sorted(names)}")
     if options.seeds < 1:
         parser.error(f"--seeds is {options.seeds}; it must be at least 1")
     return options

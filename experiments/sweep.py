@@ -35,6 +35,7 @@ from typing import NoReturn
 from sweeping.cells import SweepError
 from sweeping.commands import job_command, job_environment
 from sweeping.local import Interrupted, LocalRuns
+from sweeping.name_patterns import add_only
 from sweeping.plan import Plan, plan_sweep, read_plan, write_plan
 from sweeping.results import write_results
 from sweeping.work_folders import is_complete, link_stages
@@ -121,13 +122,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, object]]:
         help="CUDA_VISIBLE_DEVICES of each local run at a time, as '0;1' or '0,1;2,3'; instead of "
         "--parallel",
     )
-    parser.add_argument(
-        "--only",
-        action="append",
-        default=[],
-        metavar="PATTERN",
-        help="of names of cells to run, with * and ?; may be given several times",
-    )
+    add_only(parser)
     parser.add_argument("--job", default="", help="run this job of the plan in --workdir")
     options, rest = parser.parse_known_args(arguments)
     slurm = {}

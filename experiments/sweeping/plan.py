@@ -7,7 +7,6 @@ import json
 import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from rlsyn_jax import config as configuration
 from rlsyn_jax.training.atomic_files import write_json
 from sweeping.cells import Cell, SweepError, read_cells
 from sweeping.jobs import Job, PlannedCell, make_jobs
+from sweeping.name_patterns import is_like, unmatched
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,15 +50,10 @@ class Plan:
         Raises:
             SweepError: no cell has a name like one of them.
         """
-        for pattern in patterns:
-            if not any(fnmatchcase(name, pattern) for name in self.cells):
-                names = "\n".join(self.cells)
-                raise SweepError(f"no cell's name is like {pattern!r}; the cells are\n{names}")
-        cells = {
-            name: fields
-            for name, fields in self.cells.items()
-            if any(fnmatchcase(name, pattern) for pattern in patterns)
-        }
+        for pattern in unmatched(patterns, self.cells):
+            names = "\n".join(self.cells)
+            raise SweepError(f"no cell's name is like {pattern!r}; the cells are\n{names}")
+        cells = {name: fields for name, fields in self.cells.items() if is_like(name, patterns)}
         needed = {job.name for job in self.jobs if not cells.keys().isdisjoint(job.cells)}
         # A job waits for earlier ones alone; one that trains the prior may be another cell's.
         for job in reversed(self.jobs):

@@ -68,6 +68,8 @@ def made_from(stage: str, config: ConfigDict, fields: tuple, inputs: Mapping[str
 def files_fingerprint(config: ConfigDict, section: str) -> str:
     """Returns a hash of the names and sizes of a data set's files, which a copy of them has, too.
 
+    Hidden files, such as file managers leave behind, are not among them.
+
     Args:
         config: complete configuration.
         section: "data" or "general_data".
@@ -82,7 +84,8 @@ def files_fingerprint(config: ConfigDict, section: str) -> str:
         files = source_files(config, section)
     except configuration.ConfigError:
         return ""
-    return fingerprint([[name, size] for name, size, _ in files])
+    shown = [[name, size] for name, size, _ in files if not Path(name).name.startswith(".")]
+    return fingerprint(shown)
 
 
 def shaping(config: ConfigDict, path: str) -> object:

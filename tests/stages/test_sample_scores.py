@@ -4,26 +4,15 @@ import numpy as np
 import pytest
 
 from rlsyn_jax.config import default_config
-from rlsyn_jax.data.identity_dataset import IdentityDataset
 from rlsyn_jax.data.splits import split_dataset
 from rlsyn_jax.stages import sample_scores
 from rlsyn_jax.stages.inputs import train_labels
 
 
 @pytest.fixture(name="scores_of")
-def make_scores(tmp_path, monkeypatch):
+def make_scores(drawn_dataset, tmp_path, monkeypatch):
     """A function (threshold, pixel threshold) -> scores, and the training images."""
-    random = np.random.default_rng(0)
-    identities = np.repeat(np.arange(6), 4)
-    dataset = IdentityDataset(
-        name="drawn",
-        images=random.integers(0, 256, (24, 8, 8, 1), np.uint8),
-        identities=identities,
-        cameras=np.zeros(24, int),
-        identity_names=tuple("abcdef"),
-        file_names=tuple(f"{number}.png" for number in range(24)),
-        has_cameras=False,
-    )
+    dataset = drawn_dataset(4, channels=1)
     splits = split_dataset(
         dataset,
         held_out_fraction=0.3,
