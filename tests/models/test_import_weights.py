@@ -886,7 +886,13 @@ def test_a_run_starts_from_imported_weights(tmp_path, program):
     process = program.python(*map(str, command))
     log = program.log_of(process)
     assert process.returncode == 0, log
+    # Frequencies of timesteps and a normalisation are diffusers' own, which a run must be told.
     fields = {"pretrain.source": str(tmp_path / "prior")}
+    process = program.start(tmp_path / "run", "--stages=pretrain", fields=fields)
+    assert "timestep_frequency_shift is 0, but" in program.log_of(process)
+    assert process.returncode == 1
+    fields["generator.timestep_frequency_shift"] = 1
+    fields["generator.mlp_norm_epsilon"] = 1e-5
     program.run(tmp_path / "run", "--stages=pretrain", fields=fields)
     jax.tree.map(
         np.testing.assert_array_equal, restore_params(tmp_path / "run" / "pretrain"), params
