@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 
+from rlsyn_jax.evaluation.unit_rows import unit_rows
 from rlsyn_jax.evaluation.verification import equal_error_rate
 
 _BLOCK = 1024
@@ -145,7 +146,7 @@ def _uniqueness(embeddings, members, unique_distance: float) -> float:
     """Share of people whose centre is far from the centres of all people before them."""
     centres = np.zeros((members.max() + 1, embeddings.shape[1]))
     np.add.at(centres, members, embeddings)
-    centres /= np.maximum(np.linalg.norm(centres, axis=1, keepdims=True), 1e-12)
+    centres = unit_rows(centres)
     unique = np.ones(len(centres), bool)
     for start in range(1, len(centres), _BLOCK):
         block = np.arange(start, min(start + _BLOCK, len(centres)))

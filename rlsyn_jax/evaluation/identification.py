@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from rlsyn_jax.evaluation.unit_rows import unit_rows
+
 
 def rank1_identification(
     enrolled: np.ndarray, enrolled_labels: np.ndarray, queries: np.ndarray, query_labels: np.ndarray
@@ -55,5 +57,4 @@ def _checked(name: str, embeddings, labels) -> tuple[np.ndarray, np.ndarray]:
         )
     if len(embeddings) == 0:
         raise ValueError(f"{name}: at least one embedding is needed, got none")
-    lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    return embeddings / np.maximum(lengths, 1e-12), labels
+    return unit_rows(embeddings), labels

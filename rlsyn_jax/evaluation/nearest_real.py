@@ -5,6 +5,8 @@ from __future__ import annotations
 import einops
 import numpy as np
 
+from rlsyn_jax.evaluation.unit_rows import unit_rows
+
 METRICS = ("cosine", "euclidean")
 # Side of the squares' grid in which pixels are compared: averages forgive small shifts.
 _COMPARED_SIDE = 32
@@ -36,7 +38,7 @@ def nearest_real_distances(
     if metric not in METRICS:
         raise ValueError(f"metric is {metric!r}; it must be one of {METRICS}")
     if metric == "cosine":
-        synthetic, real = _unit(synthetic), _unit(real)
+        synthetic, real = unit_rows(synthetic), unit_rows(real)
     lengths = np.square(real).sum(axis=1)
     distances = np.empty(len(synthetic), np.float32)
     nearest = np.empty(len(synthetic), np.int64)
@@ -109,8 +111,3 @@ def _checked(embeddings) -> np.ndarray:
     if not np.isfinite(embeddings).all():
         raise ValueError("embeddings must be finite numbers")
     return embeddings
-
-
-def _unit(embeddings: np.ndarray) -> np.ndarray:
-    lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    return embeddings / np.maximum(lengths, 1e-12)

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rlsyn_jax.evaluation.unit_rows import unit_rows
+
 
 class RankingList(NamedTuple):
     """The first answers to one query.
@@ -44,7 +46,7 @@ def ranking_lists(
     Returns:
         One list for each of `chosen`; ties in the order of the gallery.
     """
-    unit = gallery / np.maximum(np.linalg.norm(gallery, axis=1, keepdims=True), 1e-12)
+    unit = unit_rows(gallery)
     return lists_by_similarity(
         (unit @ query[place] for place in chosen),
         query_ids,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
+from rlsyn_jax.evaluation.unit_rows import unit_rows
+
 _BLOCK = 512
 
 
@@ -154,6 +156,4 @@ def _checked(query, gallery) -> tuple[np.ndarray, int]:
     features = np.concatenate([query, gallery])
     if not np.isfinite(features).all():
         raise ValueError("embeddings must be finite numbers")
-    lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    features /= np.maximum(lengths, 1e-12)
-    return features, len(query)
+    return unit_rows(features), len(query)

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from rlsyn_jax.evaluation.unit_rows import unit_rows
+
 _JUNK, _DISTRACTOR = -1, 0
 _BLOCK = 512
 
@@ -77,7 +79,7 @@ def evaluate_ranking(
             f"query embeddings have {query.shape[1]} numbers and gallery embeddings "
             f"{gallery.shape[1]}; they must come from one network"
         )
-    query, gallery = _unit(query), _unit(gallery)
+    query, gallery = (unit_rows(rows.astype(np.float32, copy=False)) for rows in (query, gallery))
     blocks = (
         query[start : start + _BLOCK] @ gallery.T for start in range(0, len(query), _BLOCK)
     )  # [block, g]
@@ -221,9 +223,3 @@ def _checked(
             f"{np.flatnonzero(~np.isfinite(rows).all(axis=1))[0]} is not"
         )
     return rows, ids, cameras
-
-
-def _unit(embeddings: np.ndarray) -> np.ndarray:
-    embeddings = embeddings.astype(np.float32, copy=False)
-    lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    return embeddings / np.maximum(lengths, 1e-12)

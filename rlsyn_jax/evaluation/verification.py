@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 
 from rlsyn_jax.evaluation.proportion import Estimate, wilson_interval
+from rlsyn_jax.evaluation.unit_rows import unit_rows
 
 _THRESHOLDS = np.arange(0, 4, 0.01)
 
@@ -275,7 +276,7 @@ def pair_distances(
         )
     if not (np.isfinite(first).all() and np.isfinite(second).all()):
         raise ValueError("embeddings must be finite numbers")
-    return np.square(_unit(first) - _unit(second)).sum(axis=1), is_same
+    return np.square(unit_rows(first) - unit_rows(second)).sum(axis=1), is_same
 
 
 def check_folds(num_pairs: int, num_folds: int) -> None:
@@ -354,8 +355,3 @@ def pairs_of_both_kinds(
         kinds.append(pairs)
     places = np.concatenate(kinds)
     return one[places], other[places], same[places]
-
-
-def _unit(embeddings: np.ndarray) -> np.ndarray:
-    lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    return embeddings / np.maximum(lengths, 1e-12)

@@ -14,6 +14,7 @@ import numpy as np
 
 from rlsyn_jax.evaluation.bootstrap import resampled_means
 from rlsyn_jax.evaluation.proportion import Estimate
+from rlsyn_jax.evaluation.unit_rows import unit_rows
 from rlsyn_jax.evaluation.verification import allowed_impostors
 
 _BLOCK = 512
@@ -219,5 +220,4 @@ def _checked(name: str, embeddings, identities) -> tuple[np.ndarray, np.ndarray]
         )
     if not len(embeddings) or not np.isfinite(embeddings).all():
         raise ValueError(f"{name}: at least one embedding is needed, and all must be finite")
-    lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    return embeddings / np.maximum(lengths, 1e-12), identities
+    return unit_rows(embeddings), identities
