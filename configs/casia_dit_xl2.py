@@ -110,7 +110,6 @@ def get_config(variant="full"):
     config.recognize.width = 0
     config.extractor.width = 0
     config.extractor.judge_width = 0
-    config.recognize.embedding_dim = 0
     config.recognize.gradient_clip = 0.0
     config.recognize.decay = "step"
     config.recognize.weight_decay = 5e-4  # [paper]
@@ -120,9 +119,8 @@ def get_config(variant="full"):
     config.recognize.network = "iresnet50"  # [paper] ResNet-50; this is its form for faces.
     config.recognize.start = "random"
     config.recognize.loss = "cosface"  # [paper]
-    config.recognize.embedding_dim = (
-        512  # Open: IDiff-Face's, as are scale, margin, rate and dropout.
-    )
+    # Open: IDiff-Face's, as are scale, margin, rate and dropout.
+    config.recognize.embedding_dim = 512
     config.recognize.cosface_scale = 64.0
     config.recognize.cosface_margin = 0.35
     config.recognize.optimizer = "sgd"  # [paper] Momentum 0.9.
@@ -182,8 +180,6 @@ def get_config(variant="full"):
         config.recognize.seeds = 1
         config.recognize.steps = 6
         config.recognize.identities_per_batch = 4
-        config.recognize.warmup_steps = 1
-        config.recognize.crop_padding = 2
         config.evaluate.verification_pairs = 20
         config.evaluate.num_neighbors = 2
         config.evaluate.bootstrap_resamples = 50
@@ -193,6 +189,4 @@ def get_config(variant="full"):
         config.recognize.image_size = 32
         config.recognize.network = config.extractor.network = "iresnet18"
         config.recognize.width = config.extractor.width = config.extractor.judge_width = 4
-        config.recognize.crop_padding = 0
-        config.recognize.warmup_steps = 0
     return config

@@ -2,11 +2,11 @@
 
 metrics.json: {"run", "protocol", "arms": {arm: {metric: figure}}, "differences": {arm: {metric:
 figure}}, "not_measured": {metric: why}, "synthetic": {set: {metric: figure}}, "novel": of people
-who do not exist, "verification_sets": what stages/verification_sets.py says, "privacy": what
-stages/privacy.py says}, where a figure is {"mean", "low", "high"} and, for arms, "seeds" with
-each seed's value. Shares are in [0, 1]; differences are paired with the first arm. curves.json: CMC
-and ROC of every arm, and what some queries find. per_person.json: what stages/person_values.py
-says.
+who do not exist, "prior": what stages/prior_measures.py says, or null, "verification_sets": what
+stages/verification_sets.py says, "privacy": what stages/privacy.py says}, where a figure is
+{"mean", "low", "high"} and, for arms, "seeds" with each seed's value. Shares are in [0, 1];
+differences are paired with the first arm. curves.json: CMC and ROC of every arm, and what some
+queries find. per_person.json: what stages/person_values.py says.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from rlsyn_jax.stages.arms import start_of
 from rlsyn_jax.stages.inputs import TARGET_FIELDS, load_target
 from rlsyn_jax.stages.novel_identities import FOLDER
 from rlsyn_jax.stages.novel_measures import measure_novel
+from rlsyn_jax.stages.prior_measures import measure_prior
 from rlsyn_jax.stages.privacy import measure_privacy
 from rlsyn_jax.stages.recognition_measures import measure_recognition
 from rlsyn_jax.stages.stage_record import StageRecord
@@ -62,6 +63,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         **recognition,
         "synthetic": measure_synthetic(config, workdir, dataset, splits),
         "novel": {},
+        "prior": measure_prior(config, workdir),
         "verification_sets": measure_verification_sets(
             config,
             workdir,

@@ -27,6 +27,7 @@ from rlsyn_jax.stages.evaluate import read_evaluation_curves, read_results
 from rlsyn_jax.stages.extractors import embed_images, load_extractor
 from rlsyn_jax.stages.inputs import TARGET_FIELDS, load_target, train_labels
 from rlsyn_jax.stages.novel_panel import novel_panel
+from rlsyn_jax.stages.prior_measures import describe_prior
 from rlsyn_jax.stages.privacy_panel import SET_TITLES, privacy_panel
 from rlsyn_jax.stages.recognition_panel import (
     ARM_TITLES,
@@ -84,7 +85,11 @@ def _content(config: ConfigDict, workdir: Path) -> dict:
         "people": people,
         "grid_columns": columns,
         "samples_text": _samples_text(config),
-        "verdicts": [gate[name]["verdict"] for name in data_sets(config)],
+        "verdicts": [
+            *(gate[name]["verdict"] for name in data_sets(config)),
+            # Runs that were evaluated before it was measured have none.
+            *describe_prior(results.get("prior")),
+        ],
         "synthetic_tables": _synthetic_tables(results),
         **novel_panel(workdir, results, gate),
         **_learning(workdir),
