@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shlex
 import signal
 import subprocess
@@ -46,6 +47,7 @@ from study.design import (
     headroom_title,
     names_of_cells,
     title,
+    variations_of,
 )
 from study.gathering import Runs, arm_rows, best_arm, best_mean, choose, decide
 from sweeping.cells import cell_names
@@ -183,7 +185,7 @@ def compare(name: str, runs: Runs) -> Iterator[dict]:
                 yield {
                     "name": comparison.name,
                     "data": name,
-                    "images": images,
+                    "images": images or "all",
                     "measure": measure,
                     "arm": comparison.arm,
                     **decide(comparison, found, baselines, measure),
@@ -244,12 +246,12 @@ def tables(name: str, runs: Runs, workdir: Path) -> Iterator[str]:
     hours = stage_hours(workdir / f"{name}_settings", ["*"], [0])
     yield from ("", f"{hours:.1f} hours, by the first of the commands below.")
     yield from headroom_table(name, workdir, choices)
-    for images in sorted(_TARGETS[name].images):
+    for images in sorted(_TARGETS[name].images, key=lambda images: images or math.inf):
         for start in STARTS:
             cell, baseline = title(images, start), choices[start].baseline
             yield from _table(name, cell, cell, runs.named(cell), baseline, workdir)
     baseline = choices["random"].baseline
-    for change in _TARGETS[name].variations:
+    for change in variations_of(_TARGETS[name]):
         heading = f"{change} ({title(2, 'random')})"
         yield from _table(name, change, heading, runs.named(change), baseline, workdir)
     yield from leakage_chart(name, runs, baseline, workdir)

@@ -158,7 +158,14 @@ VARIATIONS: dict[str, dict[str, Any]] = {
         }
         for real, synthetic in ((2, 1), (1, 2), (1, 5), (1, 10))
     },
+    "people who do not exist, as classes": {
+        "synthesize.identities": "novel",
+        "synthesize.novel": "between",
+        "synthesize.num_novel": 120,
+    },
 }
+# Arms of a variation, where they are not those above.
+ARMS_OF_VARIATIONS = {"people who do not exist, as classes": ("real", "real_novel")}
 
 
 # What the config of handwriting has already, and what the others' have.
@@ -177,9 +184,11 @@ class Target:
     Attributes:
         base: config file, as of --config.
         data, general: folders below the one that --data names; "" = drawn by the package.
-        images: training images an identity, in the order in which they are tried.
-        headroom: numbers of them at which real images alone are measured; 0 = all there are.
+        images: training images an identity, in the order in which they are tried; 0 = all.
+        headroom: numbers of them at which real images alone are measured.
         variations: names of those that it runs.
+        identities: of the data set that its config reads.
+        few_identities: numbers of them that train in variations, the others being held out.
         settings: names of those among which it chooses.
         updates: of a recogniser, as its config has them.
     """
@@ -187,9 +196,11 @@ class Target:
     base: str
     data: str = ""
     general: str = ""
-    images: tuple[int, ...] = (2, 1, 3, 5)
+    images: tuple[int, ...] = (2, 1, 3, 5, 0)
     headroom: tuple[int, ...] = (1, 2, 3, 5, 0)
     variations: tuple[str, ...] = _variations_without(_OF_DEFAULTS)
+    identities: int = 156
+    few_identities: tuple[int, ...] = (10, 50)
     settings: tuple[str, ...] = tuple(SETTINGS)
     updates: int = 400
 
@@ -199,8 +210,9 @@ TARGETS = {
         "configs/faces.py:lfw",
         "lfw_target",
         "lfw_general",
-        (2, 1, 3),
+        (2, 1, 3, 0),
         (1, 2, 3, 0),
+        identities=120,
         updates=200,
     ),
     "omniglot": Target(
@@ -214,9 +226,17 @@ TARGETS = {
         "omniglot/small1",
         "omniglot/small2",
         variations=_variations_without(_OF_HANDWRITING),
+        identities=136,
     ),
-    "orl": Target("configs/faces.py:orl", "orl_faces", "lfw_general", updates=200),
-    "procedural": Target("configs/quickstart.py", updates=100),
+    "orl": Target(
+        "configs/faces.py:orl",
+        "orl_faces",
+        "lfw_general",
+        identities=40,
+        few_identities=(10,),
+        updates=200,
+    ),
+    "procedural": Target("configs/quickstart.py", identities=40, few_identities=(10,), updates=100),
 }
 # Shows in minutes that the study runs; nothing is to be learnt from its figures.
 TINY = Target(
@@ -224,6 +244,8 @@ TINY = Target(
     images=(2,),
     headroom=(2, 0),
     variations=("only coverage",),
+    identities=12,
+    few_identities=(),
     settings=("as configured", "CosFace"),
     updates=20,
 )
@@ -286,9 +308,11 @@ COMPARISONS = (
 
 
 # Where arms without synthetic images are tried, nobody looks at what is generated: little is, and
-# the same whatever a config says of the generator, so that choices outlive changes of it. Rewards
-# compare several samples.
+# the same whatever a config says of the prior and the generator, so that choices outlive changes of
+# both. Rewards compare several samples.
 _HARDLY_GENERATED: dict[str, Any] = {
+    "pretrain.steps": 1,
+    "pretrain.batch_size": 16,
     "adapt.class_rows": "mean",
     "adapt.steps": 1,
     "adapt.learning_rate": 1e-3,
@@ -397,13 +421,22 @@ def cells(
                 made.append({"name": title(images, start), "seed": seed, **common, **fields})
     # Claims come first: what explains them is of no use before they are decided.
     for seed in range(seeds):
-        for name in target.variations:
+        for name, changes in variations_of(target).items():
             fields = {"split.train_images": 2, "recognize.start": "random"}
-            arms = tuple(dict.fromkeys((*VARIED_ARMS, choices["random"].baseline)))
-            fields |= {"recognize.arms": arms, "recognize.random_start": ()}
+            arms = (*ARMS_OF_VARIATIONS.get(name, VARIED_ARMS), choices["random"].baseline)
+            fields |= {"recognize.arms": tuple(dict.fromkeys(arms)), "recognize.random_start": ()}
             fields |= choices["random"].fields(target)
-            made.append({"name": name, "seed": seed, **common, **fields, **VARIATIONS[name]})
+            made.append({"name": name, "seed": seed, **common, **fields, **changes})
     return made
+
+
+def variations_of(target: Target) -> dict[str, dict[str, Any]]:
+    """Returns a target's variations by name: those of the list, and few identities."""
+    few = {
+        f"{number} identities": {"split.held_out_fraction": 1 - number / target.identities}
+        for number in target.few_identities
+    }
+    return {name: VARIATIONS[name] for name in target.variations} | few
 
 
 def _common(target: Target, data: str, cache: str) -> dict[str, Any]:
@@ -442,7 +475,7 @@ def names_of_cells(target: Target) -> set[str]:
         for start in CHOOSERS
         for setting in target.settings
     }
-    return names | set(target.variations)
+    return names | set(variations_of(target))
 
 
 def headroom_title(images: int, start: str, setting: str) -> str:
@@ -451,5 +484,5 @@ def headroom_title(images: int, start: str, setting: str) -> str:
 
 
 def title(images: int, start: str) -> str:
-    """Returns the name of the cells with so many images an identity and this start."""
-    return f"{images} images, {start} start"
+    """Returns the name of the cells with so many images an identity (0 = all) and this start."""
+    return f"{images or 'all'} images, {start} start"

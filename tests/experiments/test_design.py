@@ -1,5 +1,6 @@
 """Every cell of the study is a valid run, and what is compared is measured in it."""
 
+import numpy as np
 import pytest
 from study.design import (
     CHOOSERS,
@@ -12,9 +13,13 @@ from study.design import (
     cells,
     choosing_cells,
     headroom_cells,
+    variations_of,
 )
 from sweeping.cells import cell_names, changed_config
 from sweeping.python_files import load_base
+
+from rlsyn_jax.data.identity_dataset import IdentityDataset
+from rlsyn_jax.data.splits import split_dataset
 
 
 @pytest.mark.parametrize("name", [*TARGETS, "tiny"])
@@ -38,4 +43,46 @@ def test_what_is_compared_is_measured():
     assert all(set(arms) <= set(STARTS[start]) for start, arms in CHOOSERS.items())
     assert not any(
         "synthetic" in arm or "reinforced" in arm for a in CHOOSERS.values() for arm in a
+    )
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_so_few_identities_train(name):
+    target = TARGETS[name]
+    _, base = load_base(target.base)
+    assert base.data.num_identities in (0, target.identities)  # 0 = all of the files.
+    people = np.repeat(np.arange(target.identities), 4)
+    dataset = IdentityDataset(
+        name="drawn",
+        images=np.zeros((len(people), 1, 1, 1), np.uint8),
+        identities=people,
+        cameras=np.arange(len(people)),
+        identity_names=tuple(map(str, range(target.identities))),
+        file_names=tuple(map(str, range(len(people)))),
+        has_cameras=False,
+    )
+    for number in target.few_identities:
+        splits = split_dataset(
+            dataset,
+            held_out_fraction=variations_of(target)[f"{number} identities"][
+                "split.held_out_fraction"
+            ],
+            train_images_per_identity=2,
+            closed_images_per_identity=1,
+            seed=3,
+        )
+        assert len(splits.train_identities) == number
+
+
+def test_variations_have_the_arms_that_show_them():
+    made = cells(
+        TARGETS["omniglot"], "data", "", 1, dict.fromkeys(STARTS, Choice("CosFace", "affine"))
+    )
+    arms = {cell["name"]: cell["recognize.arms"] for cell in made}
+    assert arms["people who do not exist, as classes"] == ("real", "real_novel", "real_affine")
+    assert arms["10 identities"] == (
+        "real",
+        "real_reinforced",
+        "real_reinforced_selected",
+        "real_affine",
     )
