@@ -6,22 +6,21 @@ little about how much longer it should train.
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from rlsyn_jax.data.identity_dataset import IdentityDataset
 from rlsyn_jax.evaluation.bootstrap import cluster_bootstrap
 from rlsyn_jax.evaluation.identification import nearest_centroid_accuracy
-from rlsyn_jax.stages.extractors import Extractor, embed_images, in_memory, load_extractor
+from rlsyn_jax.stages.extractors import embed_images, load_extractor
 from rlsyn_jax.stages.generator import load_model, make_sampler
 from rlsyn_jax.stages.inputs import load_general
 from rlsyn_jax.stages.recognition_measures import figure
 
 _PEOPLE = _SAMPLES = 128
+_IMAGES = 20  # Of a person, at most, whose mean names samples.
 
 
 def measure_prior(config: ConfigDict, workdir: Path) -> dict | None:
@@ -41,56 +40,54 @@ def measure_prior(config: ConfigDict, workdir: Path) -> dict | None:
     """
     if config.pretrain.source != "train":
         return None
-    general = in_memory(load_general(config, workdir))
-    people = np.unique(
-        np.linspace(0, general.num_identities - 1, min(_PEOPLE, general.num_identities)).astype(int)
-    )
+    general = load_general(config, workdir)
+    number = min(_PEOPLE, general.num_identities)
+    people = np.linspace(0, general.num_identities - 1, number).round().astype(int)
+    rows = np.concatenate([np.flatnonzero(general.identities == one)[:_IMAGES] for one in people])
+    real, names = general.images[rows], general.identities[rows]
+    judge = load_extractor(config, workdir, "judge")
+    enrolled = embed_images(judge, real)
     labels = np.resize(people, _SAMPLES).astype(np.int32)
-    shares = functools.partial(
-        shares_of_right_ones, config, load_extractor(config, workdir, "judge"), general, people
-    )
     params = load_model(config, workdir, "pretrain")
     classes = params["y_embedder"]["embedding_table"].shape[0] - 1
-    result: dict = {"people": len(people)}
+    batch_size = config.synthesize.batch_size
+    result: dict = {"people": number}
     for name, scale in (("guided", config.synthesize.guidance_scale), ("unguided", 1.0)):
         drawn_with = config.copy_and_resolve_references()
         drawn_with.synthesize.guidance_scale = scale
         sampler = make_sampler(drawn_with, classes)
         key = jax.random.key(config.seed + 9)
-        result[name] = shares(np.asarray(sampler(params, key, np.arange(_SAMPLES), labels)), labels)
-    rows = np.flatnonzero(np.isin(general.identities, people))
-    result["real"] = shares(general.images[rows], general.identities[rows])
+        images = np.concatenate(
+            [
+                np.asarray(sampler(params, key, numbers, labels[numbers]))
+                for numbers in np.split(
+                    np.arange(_SAMPLES), range(batch_size, _SAMPLES, batch_size)
+                )
+            ]
+        )
+        result[name] = share_named(config, enrolled, names, embed_images(judge, images), labels)
+    result["real"] = share_named(config, enrolled, names, enrolled, names)
     return result
 
 
-def shares_of_right_ones(
+def share_named(
     config: ConfigDict,
-    judge: Extractor,
-    general: IdentityDataset,
-    people: np.ndarray,
-    images: np.ndarray,
+    enrolled: np.ndarray,
+    enrolled_labels: np.ndarray,
+    embeddings: np.ndarray,
     labels: np.ndarray,
 ) -> dict:
-    """Measures how many images the judge names rightly, by the mean real image of each person.
+    """Measures how many images are named rightly, by the mean enrolled embedding of each person.
 
     Args:
         config: complete configuration.
-        judge: the extractor that names.
-        general: real images of the people.
-        people: int [k], those among whom it chooses.
-        images: uint8 [n, h, w, c].
-        labels: int [n], whom they should show, each one of `people`.
+        enrolled: float [m, dim], of real images. enrolled_labels: int [m], who is in them.
+        embeddings: float [n, dim], of images to name. labels: int [n], whom they should show.
 
     Returns:
         A figure, whose interval is by bootstrap over people.
     """
-    rows = np.flatnonzero(np.isin(general.identities, people))
-    _, hits = nearest_centroid_accuracy(
-        embed_images(judge, general.images[rows]),
-        general.identities[rows],
-        embed_images(judge, images),
-        labels,
-    )
+    _, hits = nearest_centroid_accuracy(enrolled, enrolled_labels, embeddings, labels)
     return figure(
         *cluster_bootstrap(
             hits.astype(np.float64),

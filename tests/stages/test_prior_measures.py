@@ -2,11 +2,9 @@
 
 import json
 
-import numpy as np
-
-from rlsyn_jax.stages.extractors import load_extractor
+from rlsyn_jax.stages.extractors import embed_images, load_extractor
 from rlsyn_jax.stages.inputs import load_general
-from rlsyn_jax.stages.prior_measures import describe_prior, shares_of_right_ones
+from rlsyn_jax.stages.prior_measures import describe_prior, share_named
 
 
 def test_samples_of_the_prior_are_named_by_the_judge(program, tmp_path):
@@ -22,15 +20,13 @@ def test_samples_of_the_prior_are_named_by_the_judge(program, tmp_path):
 
     config = program.config()
     general = load_general(config, tmp_path)
-    judge, people = load_extractor(config, tmp_path, "judge"), np.arange(6)
-    asked = (config, judge, general, people)
-    right = shares_of_right_ones(*asked, general.images, general.identities)
-    assert right == measured["real"]
+    embeddings = embed_images(load_extractor(config, tmp_path, "judge"), general.images)
+    enrolled = (config, embeddings, general.identities, embeddings)
+    assert share_named(*enrolled, general.identities) == measured["real"]
+    right = measured["real"]["mean"]
     # The same images, asked for as somebody else.
-    wrong = shares_of_right_ones(*asked, general.images, (general.identities + 1) % 6)
-    assert wrong["mean"] <= 1 - right["mean"]
-    # Chance does not know whom it draws.
-    assert right["mean"] > 1 / 6
+    assert share_named(*enrolled, (general.identities + 1) % 6)["mean"] <= 1 - right
+    assert right > 1 / 6
 
 
 def test_nothing_is_said_of_a_prior_that_was_not_measured():
