@@ -30,7 +30,12 @@ PRIVACY_ATTACKS = (
 
 # Fields that came after there were runs -> the value at which a run is what it was without them.
 # Work folders of before are still accepted where they have it.
-ADDED_LATER = {"reinforce.samples_per_start": 1, "synthesize.pixel_copy_quantile": 0.0}
+ADDED_LATER = {
+    "reinforce.samples_per_start": 1,
+    "synthesize.pixel_copy_quantile": 0.0,
+    "synthesize.prior_identities": 0,
+    "recognize.prior_per_batch": 6,
+}
 
 
 def default_config() -> ConfigDict:
@@ -245,6 +250,9 @@ def default_config() -> ConfigDict:
     # Class embeddings between two training people's | away from all of them.
     config.synthesize.novel = "away"
     config.synthesize.num_novel = 24  # People who do not exist.
+    # People of the general data whom the prior draws from noise, in a data set of their own, each
+    # image the most alike to them of candidates; 0 = none.
+    config.synthesize.prior_identities = 0
     # Also as any of market1501 | recordio (.rec and .idx of InsightFace) | webdataset (.tar).
     config.synthesize.exports = ()
     config.synthesize.batch_size = 64
@@ -308,10 +316,12 @@ def default_config() -> ConfigDict:
     config.recognize.images_per_identity = 4  # Real + synthetic of the batch that is trained on.
     config.recognize.synthetic_per_identity = 2  # Of those; mixed arms only.
     config.recognize.candidates_per_identity = 4  # Synthetic, before dynamic selection.
-    # Of identities_per_batch: general people in batches of the arms real_joint*, and people who do
-    # not exist in those of real_novel; they are classes beside the target's.
+    # Of identities_per_batch: general people in batches of the arms real_joint*, people who do not
+    # exist in those of real_novel, and general people by the prior's samples in those of
+    # real_prior*; they are classes beside the target's.
     config.recognize.general_per_batch = 6
     config.recognize.novel_per_batch = 6
+    config.recognize.prior_per_batch = 6
     # Dynamic selection (selection/dynamic_selection.py) of the arms *_selected.
     config.recognize.selection = ConfigDict()
     config.recognize.selection.method = "exact"  # exact (a virtual step) | jvp (its first order)
@@ -462,7 +472,7 @@ _POSITIVE_INTEGERS = (
     "recognize.images_per_identity recognize.synthetic_per_identity "
     "recognize.candidates_per_identity recognize.selection.every recognize.nearest.images "
     "recognize.rand_augment_operations recognize.split_classes "
-    "recognize.general_per_batch recognize.novel_per_batch "
+    "recognize.general_per_batch recognize.novel_per_batch recognize.prior_per_batch "
     "recognize.checkpoint_every evaluate.num_neighbors "
     "evaluate.bootstrap_resamples privacy.images privacy.noise_levels privacy.step_error_timestep "
     "privacy.step_error_interval privacy.extraction_identities privacy.extraction_samples "
@@ -485,7 +495,8 @@ _NOT_NEGATIVE = (
     "reinforce.guidance_scale synthesize.guidance_scale "
     "extractor.width extractor.judge_width extractor.cosface_margin recognize.width "
     "recognize.embedding_dim recognize.image_size recognize.image_width recognize.gradient_clip "
-    "reinforce.guidance_channels synthesize.guidance_channels synthesize.best_of"
+    "reinforce.guidance_channels synthesize.guidance_channels synthesize.best_of "
+    "synthesize.prior_identities"
 ).split()
 
 _POSITIVE = (
@@ -569,6 +580,9 @@ ARMS = (
     "real_joint_reinforced",
     "real_joint_reinforced_selected",
     "real_novel",
+    "real_prior",
+    "real_prior_reinforced",
+    "real_prior_reinforced_selected",
     "real_cold_start",
     "real_best_of",
     "real_reinforced",
@@ -791,7 +805,9 @@ def _validate_arms(config: ConfigDict, require) -> None:
             "start as it is",
         )
     joint = [arm for arm in arms if arm.startswith("real_joint")]
+    of_prior = [arm for arm in arms if arm.startswith("real_prior")]
     others = [(arm, "general_per_batch") for arm in joint] + [("real_novel", "novel_per_batch")]
+    others += [(arm, "prior_per_batch") for arm in of_prior]
     for arm, name in others:
         require(
             arm not in arms or recognize[name] < recognize.identities_per_batch,
@@ -803,6 +819,16 @@ def _validate_arms(config: ConfigDict, require) -> None:
         "real_novel" not in arms or config.synthesize.identities == "novel",
         "synthesize.identities",
         "'novel' with the arm real_novel",
+    )
+    require(
+        not of_prior or config.synthesize.prior_identities > 0,
+        "synthesize.prior_identities",
+        f"above 0 with the arm {''.join(of_prior[:1])}",
+    )
+    require(
+        not config.synthesize.prior_identities or config.general_data.source != "none",
+        "general_data.source",
+        "the data that the prior learnt, with synthesize.prior_identities",
     )
     require(
         not joint or config.general_data.source != "none",

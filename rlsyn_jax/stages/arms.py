@@ -22,9 +22,9 @@ class Arm:
         synthetic: data set of stage synthesize that it draws from, "nearest" for what the
             nearest-embedding selector keeps of "reinforced"; "" = none.
         real: whether it trains on the target's real images.
-        others: whose images it draws besides, as classes beside the target's: "general" people, or
-            "novel" ones, who do not exist; "" = nobody's. Their own images stand where synthetic
-            ones of the target's people do.
+        others: whose images it draws besides, as classes beside the target's: "general" people,
+            those by samples of the "prior", or "novel" ones, who do not exist; "" = nobody's. Their
+            own images stand where synthetic ones of the target's people do.
         augmentation: beside flip and crop: "erasing", "rand_augment" or "affine"; "" = that of
             config.recognize.augmentation for arms with others' or synthetic images, else none.
         selects: synthetic images by dynamic selection.
@@ -50,6 +50,9 @@ ARM_SETTINGS = {
     "real_joint_reinforced": Arm(synthetic="reinforced", others="general"),
     "real_joint_reinforced_selected": Arm(synthetic="reinforced", others="general", selects=True),
     "real_novel": Arm(others="novel"),
+    "real_prior": Arm(others="prior"),
+    "real_prior_reinforced": Arm(synthetic="reinforced", others="prior"),
+    "real_prior_reinforced_selected": Arm(synthetic="reinforced", others="prior", selects=True),
     "real_cold_start": Arm(synthetic="cold_start"),
     "real_best_of": Arm(synthetic="best_of"),
     "real_reinforced": Arm(synthetic="reinforced"),
@@ -81,7 +84,12 @@ def augmentation_of(config: ConfigDict, arm: str) -> str:
 def others_per_batch(config: ConfigDict, arm: str) -> int:
     """Returns how many identities of an arm's batches are not the target's."""
     recognize = config.recognize
-    numbers = {"": 0, "general": recognize.general_per_batch, "novel": recognize.novel_per_batch}
+    numbers = {
+        "": 0,
+        "general": recognize.general_per_batch,
+        "prior": recognize.prior_per_batch,
+        "novel": recognize.novel_per_batch,
+    }
     return numbers[ARM_SETTINGS[arm].others]
 
 

@@ -142,6 +142,31 @@ def make_sampler(
     return sampler
 
 
+def in_batches(sampler: Callable, params: dict, key: jax.Array, size: int) -> Callable:
+    """Returns a sampler that draws so many at a time, and any number in all.
+
+    Args:
+        sampler: of `make_sampler`.
+        params: the generator's.
+        key: typed random key.
+        size: of a batch.
+
+    Returns:
+        (sample_ids [n], class_labels [n]) -> uint8 [n, height, width, channels], on the host.
+    """
+
+    def sample(sample_ids, class_labels):
+        # The last batch is filled up, so that all are one program.
+        places = np.arange(-(-len(sample_ids) // size) * size) % len(sample_ids)
+        parts = [
+            np.asarray(sampler(params, key, sample_ids[part], class_labels[part]))
+            for part in places.reshape(-1, size)
+        ]
+        return np.concatenate(parts)[: len(sample_ids)]
+
+    return sample
+
+
 def alpha_bars(config: ConfigDict) -> np.ndarray:
     """Returns the run's noise schedule, float64 [T]."""
     return make_alpha_bars(config.generator.schedule, config.generator.num_timesteps)

@@ -8,9 +8,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from rlsyn_jax.data.synthetic_writer import load_synthetic
+from rlsyn_jax.stages import novel_identities, prior_people
 from rlsyn_jax.stages.extractors import in_memory
 from rlsyn_jax.stages.inputs import load_general
-from rlsyn_jax.stages.novel_identities import FOLDER
 
 
 def load_other_people(
@@ -22,7 +22,8 @@ def load_other_people(
         config: complete configuration.
         workdir: of the run.
         kind: "general", those that prior and extractors learnt from, or as many as memory holds the
-            images of; or "novel", those of stage synthesize who do not exist.
+            images of; "prior", some of those as the prior drew them; or "novel", those of stage
+            synthesize who do not exist.
         num_identities: training people of the target.
 
     Returns:
@@ -34,7 +35,10 @@ def load_other_people(
     if kind == "general":
         general = in_memory(load_general(config, workdir))
         return general.images, (num_identities + general.identities).astype(np.int32)
-    novel, _ = load_synthetic(Path(workdir) / "synthesize" / FOLDER)
+    if kind == "prior":
+        drawn, _ = load_synthetic(Path(workdir) / "synthesize" / prior_people.FOLDER)
+        return drawn.images, (num_identities + drawn.identities).astype(np.int32)
+    novel, _ = load_synthetic(Path(workdir) / "synthesize" / novel_identities.FOLDER)
     if not len(novel.images):
         raise ValueError(
             "recognize: there is nobody who does not exist, since all candidates looked like "

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from rlsyn_jax.evaluation.bootstrap import cluster_bootstrap
 from rlsyn_jax.evaluation.identification import nearest_centroid_accuracy
 from rlsyn_jax.stages.extractors import embed_images, load_extractor
-from rlsyn_jax.stages.generator import load_model, make_sampler
+from rlsyn_jax.stages.generator import in_batches, load_model, make_sampler
 from rlsyn_jax.stages.inputs import load_general
 from rlsyn_jax.stages.recognition_measures import figure
 
@@ -50,21 +50,13 @@ def measure_prior(config: ConfigDict, workdir: Path) -> dict | None:
     labels = np.resize(people, _SAMPLES).astype(np.int32)
     params = load_model(config, workdir, "pretrain")
     classes = params["y_embedder"]["embedding_table"].shape[0] - 1
-    batch_size = config.synthesize.batch_size
     result: dict = {"people": number}
     for name, scale in (("guided", config.synthesize.guidance_scale), ("unguided", 1.0)):
         drawn_with = config.copy_and_resolve_references()
         drawn_with.synthesize.guidance_scale = scale
-        sampler = make_sampler(drawn_with, classes)
-        key = jax.random.key(config.seed + 9)
-        images = np.concatenate(
-            [
-                np.asarray(sampler(params, key, numbers, labels[numbers]))
-                for numbers in np.split(
-                    np.arange(_SAMPLES), range(batch_size, _SAMPLES, batch_size)
-                )
-            ]
-        )
+        sampler, key = make_sampler(drawn_with, classes), jax.random.key(config.seed + 9)
+        sample = in_batches(sampler, params, key, min(_SAMPLES, config.synthesize.batch_size))
+        images = sample(np.arange(_SAMPLES), labels)
         result[name] = share_named(config, enrolled, names, embed_images(judge, images), labels)
     result["real"] = share_named(config, enrolled, names, enrolled, names)
     return result

@@ -28,6 +28,7 @@ from rlsyn_jax.stages.extractors import embed_images, load_extractor
 from rlsyn_jax.stages.inputs import TARGET_FIELDS, load_target, train_labels
 from rlsyn_jax.stages.novel_panel import novel_panel
 from rlsyn_jax.stages.prior_measures import describe_prior
+from rlsyn_jax.stages.prior_people import FOLDER
 from rlsyn_jax.stages.privacy_panel import SET_TITLES, privacy_panel
 from rlsyn_jax.stages.recognition_panel import (
     ARM_TITLES,
@@ -86,7 +87,7 @@ def _content(config: ConfigDict, workdir: Path) -> dict:
         "grid_columns": columns,
         "samples_text": _samples_text(config),
         "verdicts": [
-            *(gate[name]["verdict"] for name in data_sets(config)),
+            *(gate[name]["verdict"] for name in (*data_sets(config), FOLDER) if name in gate),
             # Runs that were evaluated before it was measured have none.
             *describe_prior(results.get("prior")),
         ],
@@ -373,6 +374,8 @@ def _files(workdir: Path) -> list[dict]:
         "synthesize/reinforced/README.md": "their data card",
         "synthesize/novel/manifest.parquet": "the images of people who do not exist",
         "synthesize/novel/README.md": "their data card",
+        "synthesize/prior/manifest.parquet": "the prior's samples of its own people",
+        "synthesize/prior/README.md": "their data card",
         "synthesize/gate.json": "whether they show the right people",
         "pretrain/samples.png": "samples of the prior",
         "pretrain/model": "the prior's checkpoint",

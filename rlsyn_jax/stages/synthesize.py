@@ -6,7 +6,8 @@ be sifted by the rewards, too: config.synthesize.candidates.
 An image that lies closer to a real one than held-out real images do, by the judge or by pixels, is
 a near copy: it is passed over for another candidate or drawn again with another seed, and where
 there is nothing else it is left out and counted. A gate says whether a recogniser that had no part
-in making the images would know the people in them.
+in making the images would know the people in them. People who do not exist, and the prior's own,
+have data sets of their own.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from rlsyn_jax.data.synthetic_writer import SyntheticDatasetWriter, load_synthet
 from rlsyn_jax.diffusion.image_starts import ImageStarts
 from rlsyn_jax.evaluation.identification import nearest_centroid_accuracy
 from rlsyn_jax.evaluation.nearest_real import averaged_pixels, nearest_real_distances
+from rlsyn_jax.stages import novel_identities, prior_people
 from rlsyn_jax.stages.best_of import candidates_per_image, make_best_of_draw
 from rlsyn_jax.stages.dataset_exports import export_dataset
 from rlsyn_jax.stages.extractors import embed_images, load_extractor
-from rlsyn_jax.stages.generator import load_model, make_sampler
+from rlsyn_jax.stages.generator import in_batches, load_model, make_sampler
 from rlsyn_jax.stages.inputs import TARGET_FIELDS, load_target, train_labels
 from rlsyn_jax.stages.latent_space import LATENT_FIELDS, image_shape
-from rlsyn_jax.stages.novel_identities import FOLDER, write_novel
 from rlsyn_jax.stages.sample_scores import SampleScores
 from rlsyn_jax.stages.stage_record import StageRecord
 from rlsyn_jax.stages.training_starts import training_starts
@@ -126,8 +127,13 @@ def run(config: ConfigDict, workdir: Path) -> None:
             "verdict": verdict,
         }
     if config.synthesize.identities == "novel":
-        gate[FOLDER] = write_novel(config, record, dataset, splits)
-        export_dataset(config, record.directory / FOLDER)
+        gate[novel_identities.FOLDER] = novel_identities.write_novel(
+            config, record, dataset, splits
+        )
+        export_dataset(config, record.directory / novel_identities.FOLDER)
+    if config.synthesize.prior_identities:
+        gate[prior_people.FOLDER] = prior_people.write_prior_people(config, record)
+        export_dataset(config, record.directory / prior_people.FOLDER)
     write_json(record.directory / "gate.json", gate)
     record.finish()
 
@@ -152,7 +158,12 @@ def _write_dataset(
     # Whole people at a time: set-level rewards belong to a person's set.
     people = max(1, settings.batch_size // settings.images)
     sampler = make_sampler(config, num_classes, starts)
-    sample = _batched(config, sampler, load_model(config, workdir, stage))
+    sample = in_batches(
+        sampler,
+        load_model(config, workdir, stage),
+        jax.random.key(config.seed + 6),
+        settings.images * people,
+    )
     counts, made_by = {}, ""
     candidates = settings.candidates
     if name == BEST_OF:
@@ -203,24 +214,6 @@ def _write_dataset(
     )
     barrier(f"synthesize {name}: the data set is on disk")
     return counts
-
-
-def _batched(config, sampler: Callable, params: dict) -> Callable:
-    """Returns (numbers [n], class_labels [n]) -> samples [n], so many at a time as fit a batch."""
-    settings = config.synthesize
-    size = settings.images * max(1, settings.batch_size // settings.images)
-    key = jax.random.key(config.seed + 6)
-
-    def sample(numbers, classes):
-        # The last batch is filled up, so that all are one program.
-        places = np.arange(-(-len(numbers) // size) * size) % len(numbers)
-        parts = [
-            np.asarray(sampler(params, key, numbers[part], classes[part]))
-            for part in places.reshape(-1, size)
-        ]
-        return np.concatenate(parts)[: len(numbers)]
-
-    return sample
 
 
 def _redraw_near_copies(

@@ -28,6 +28,8 @@ STUDY = (
     "real_joint_reinforced",
     "real_joint_reinforced_selected",
     "real_novel",
+    "real_prior",
+    "real_prior_reinforced",
     "real_best_of",
 )
 
@@ -45,7 +47,7 @@ def test_every_arm_trains_on_as_many_images():
         assert mixture.real + mixture.kept == config.recognize.images_per_identity
         assert (mixture.real == 0) == (arm == "synthetic_only")
         assert (mixture.kept < mixture.candidates) == arm.endswith("_selected")
-        with_others = arm.startswith("real_joint") or arm == "real_novel"
+        with_others = arm.startswith(("real_joint", "real_prior")) or arm == "real_novel"
         assert others_per_batch(config, arm) == (6 if with_others else 0)
 
 
@@ -95,11 +97,15 @@ def test_some_arms_begin_from_random_weights_beside_others_that_do_not():
         ("real_joint", "recognize.general_per_batch", 12),
         ("real_novel", "recognize.novel_per_batch", 12),
         ("real_novel", "synthesize.identities", "training"),
+        ("real_prior", "recognize.prior_per_batch", 12),
+        ("real_prior_reinforced", "synthesize.prior_identities", 0),
+        ("real_prior", "general_data.source", "none"),
     ],
 )
 def test_what_an_arm_cannot_do_without_is_told(arm, field, value):
     config = default_config()
     config.synthesize.identities = "novel"
+    config.synthesize.prior_identities = 3
     config.recognize.arms = (arm,)
     validate(config)
     config.update_from_flattened_dict({field: value})
@@ -127,6 +133,8 @@ def workdir(program, tmp_path_factory):
         "recognize.steps": 3,
         "recognize.general_per_batch": 2,
         "recognize.novel_per_batch": 1,
+        "recognize.prior_per_batch": 1,
+        "synthesize.prior_identities": 4,
         "synthesize.identities": "novel",
         "synthesize.novel": "between",
         "synthesize.num_novel": 3,
@@ -167,6 +175,7 @@ def test_arms_begin_and_train_as_they_say(workdir):
     for arm in ("real_joint", "real_joint_reinforced", "real_joint_reinforced_selected"):
         assert classes.pop(arm) == 5 + 6
     assert 5 < classes.pop("real_novel") <= 5 + 3
+    assert classes.pop("real_prior") == classes.pop("real_prior_reinforced") == 5 + 4
     assert set(classes.values()) == {5}
 
 

@@ -1,0 +1,89 @@
+"""The prior's own people as a data set: the most alike are kept, and a kill loses nothing."""
+
+import jax
+import numpy as np
+import pytest
+
+from rlsyn_jax.config import ConfigError
+from rlsyn_jax.data.synthetic_writer import load_synthetic, read_manifest
+from rlsyn_jax.stages.extractors import embed_images, load_extractor
+from rlsyn_jax.stages.generator import load_model, make_sampler
+from rlsyn_jax.stages.inputs import load_general
+from rlsyn_jax.stages.other_people import load_other_people
+from rlsyn_jax.stages.prior_people import write_prior_people
+from rlsyn_jax.stages.stage_record import StageRecord
+
+FIELDS = {
+    "synthesize.prior_identities": 3,
+    "synthesize.images": 2,
+    "synthesize.candidates": 4,
+    "synthesize.strength": 0.8,
+    "pretrain.steps": 2,
+}
+
+
+@pytest.fixture(name="drawn", scope="module")
+def drawn_people(program, tmp_path_factory):
+    """A finished stage pretrain, its config, and the data set with what is told of it."""
+    workdir = tmp_path_factory.mktemp("prior_people")
+    program.run(workdir, "--stages=pretrain", fields=FIELDS)
+    config = program.config()
+    config.update_from_flattened_dict(FIELDS)
+    return workdir, config, write_prior_people(config, record_of(workdir, config))
+
+
+def record_of(workdir, config):
+    return StageRecord(workdir, "synthesize", config, ("synthesize",))
+
+
+def test_the_most_alike_of_the_candidates_are_kept(drawn):
+    workdir, config, gate = drawn
+    made, columns = load_synthetic(workdir / "synthesize" / "prior")
+    assert gate["images"] == len(made.images) == 3 * 2 and gate["identities"] == 3
+    assert columns["label"] == made.identities.tolist() == [0, 0, 1, 1, 2, 2]
+    general = load_general(config, workdir)
+    assert made.identity_names == tuple(general.identity_names[:3])
+    extractor = load_extractor(config, workdir, "reward")
+    sampler, params = make_sampler(config, 6), load_model(config, workdir, "pretrain")
+    for person in range(3):
+        numbers = np.arange(person * 8, (person + 1) * 8)
+        classes = np.full(8, person, np.int32)
+        key = jax.random.key(config.seed + 11)
+        images = np.asarray(sampler(params, key, numbers, classes))
+        real = embed_images(extractor, general.images[general.identities == person]).mean(axis=0)
+        alike = embed_images(extractor, images) @ real
+        best = np.argsort(-alike)[:2]
+        rows = made.identities == person
+        assert np.array(columns["seed"])[rows].tolist() == numbers[best].tolist()
+        np.testing.assert_array_equal(made.images[rows], images[best])
+
+
+def test_their_labels_count_on_from_the_target_s(drawn):
+    workdir, config, _ = drawn
+    images, labels = load_other_people(config, workdir, "prior", 5)
+    assert len(images) == 6 and labels.tolist() == [5, 5, 6, 6, 7, 7]
+
+
+def test_a_kill_loses_nothing(drawn):
+    workdir, config, gate = drawn
+    folder = workdir / "synthesize" / "prior"
+    before = read_manifest(folder)
+    journal = (folder / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "journal.jsonl").write_bytes(b"".join(journal[:3]))
+    (folder / "manifest.parquet").unlink()
+    assert write_prior_people(config, record_of(workdir, config)) == gate
+    assert read_manifest(folder) == before
+    card = (folder / "README.md").read_text()
+    assert "6 images of 3 people" in card and "best of 4" in card
+
+
+def test_people_whom_the_prior_does_not_know_are_told(drawn):
+    workdir, config, _ = drawn
+    record = record_of(workdir, config)
+    config = config.copy_and_resolve_references()
+    config.synthesize.prior_identities = 7
+    with pytest.raises(ConfigError, match="the prior knows 6 people"):
+        write_prior_people(config, record)
+    config.general_data.num_identities = 5
+    with pytest.raises(ConfigError, match="it has rows for 6, and there are 5"):
+        write_prior_people(config, record)
