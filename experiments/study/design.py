@@ -163,9 +163,18 @@ VARIATIONS: dict[str, dict[str, Any]] = {
         "synthesize.novel": "between",
         "synthesize.num_novel": 120,
     },
+    "the prior's people, as classes": {"synthesize.prior_identities": 100},
 }
 # Arms of a variation, where they are not those above.
-ARMS_OF_VARIATIONS = {"people who do not exist, as classes": ("real", "real_novel")}
+ARMS_OF_VARIATIONS = {
+    "people who do not exist, as classes": ("real", "real_novel"),
+    "the prior's people, as classes": (
+        "real",
+        "real_prior",
+        "real_prior_reinforced",
+        "real_prior_reinforced_selected",
+    ),
+}
 
 
 # What the config of handwriting has already, and what the others' have.

@@ -80,6 +80,7 @@ def test_variations_have_the_arms_that_show_them():
     )
     arms = {cell["name"]: cell["recognize.arms"] for cell in made}
     assert arms["people who do not exist, as classes"] == ("real", "real_novel", "real_affine")
+    assert arms["the prior's people, as classes"][1:3] == ("real_prior", "real_prior_reinforced")
     assert arms["10 identities"] == (
         "real",
         "real_reinforced",
