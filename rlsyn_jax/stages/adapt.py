@@ -11,7 +11,6 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlsyn_jax.config import ConfigError
 from rlsyn_jax.models.class_rows import predict_class_rows
 from rlsyn_jax.stages.extractors import embed_images, in_memory, load_extractor
 from rlsyn_jax.stages.generator import (
@@ -23,6 +22,7 @@ from rlsyn_jax.stages.generator import (
 )
 from rlsyn_jax.stages.inputs import TARGET_FIELDS, load_general, load_target, train_labels
 from rlsyn_jax.stages.latent_space import LATENT_FIELDS
+from rlsyn_jax.stages.prior_classes import check_knows_general
 from rlsyn_jax.stages.stage_record import StageRecord
 from rlsyn_jax.training.meshes import make_mesh
 from rlsyn_jax.training.trainable import merge, split
@@ -98,12 +98,7 @@ def rows_by_appearance(
     """
     general = load_general(config, workdir)
     table = np.asarray(prior["y_embedder"]["embedding_table"])[:-1]
-    if len(table) != general.num_identities:
-        raise ConfigError(
-            f"config.adapt.class_rows is 'embedding', for which the prior must know the people of "
-            f"config.general_data; it has rows for {len(table)}, and there are "
-            f"{general.num_identities}"
-        )
+    check_knows_general(len(table), general, "adapt.class_rows='embedding'")
     general = in_memory(general)
     extractor = load_extractor(config, workdir, "start")
     known, new = (

@@ -34,6 +34,7 @@ from rlsyn_jax.stages.inputs import GENERAL_FIELDS, TARGET_FIELDS, load_general,
 from rlsyn_jax.stages.kept_folders import fetch, keep
 from rlsyn_jax.stages.latent_space import LATENT_FIELDS, latent_space_name, sample_shape
 from rlsyn_jax.stages.networks import SHARED_FIELDS, check_starting_weights
+from rlsyn_jax.stages.prior_classes import check_knows_general, check_prior_identities, num_classes
 from rlsyn_jax.stages.stage_record import (
     StageRecord,
     files_fingerprint,
@@ -76,6 +77,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
     # finds a folder that it may use.
     load_target(config, workdir)
     general = load_general(config, workdir)
+    if general is not None:
+        check_prior_identities(config, general.num_identities)
     check_starting_weights(config)
     check_verification_sets(config)
     if not (record.directory / "samples.png").exists():
@@ -93,6 +96,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
             save_model(record, config, params, params)
         params = load_model(config, workdir, "pretrain")
         classes = num_classes(params)
+        if config.synthesize.prior_identities:
+            check_knows_general(classes, general, "synthesize.prior_identities")
         write_sample_grid(
             make_sampler(config, classes),
             params,
@@ -103,11 +108,6 @@ def run(config: ConfigDict, workdir: Path) -> None:
         record.note_time()
     train_extractors(config, workdir, record, general)
     record.finish()
-
-
-def num_classes(params: dict) -> int:
-    """Returns how many classes a generator's table has, without the null row."""
-    return params["y_embedder"]["embedding_table"].shape[0] - 1
 
 
 def prior_fingerprint(config: ConfigDict) -> str:

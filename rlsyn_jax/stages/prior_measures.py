@@ -17,6 +17,7 @@ from rlsyn_jax.evaluation.identification import nearest_centroid_accuracy
 from rlsyn_jax.stages.extractors import embed_images, load_extractor
 from rlsyn_jax.stages.generator import in_batches, load_model, make_sampler
 from rlsyn_jax.stages.inputs import load_general
+from rlsyn_jax.stages.prior_classes import num_classes
 from rlsyn_jax.stages.recognition_measures import figure
 
 _PEOPLE = _SAMPLES = 128
@@ -49,12 +50,12 @@ def measure_prior(config: ConfigDict, workdir: Path) -> dict | None:
     enrolled = embed_images(judge, real)
     labels = np.resize(people, _SAMPLES).astype(np.int32)
     params = load_model(config, workdir, "pretrain")
-    classes = params["y_embedder"]["embedding_table"].shape[0] - 1
+    known = num_classes(params)
     result: dict = {"people": number}
     for name, scale in (("guided", config.synthesize.guidance_scale), ("unguided", 1.0)):
         drawn_with = config.copy_and_resolve_references()
         drawn_with.synthesize.guidance_scale = scale
-        sampler, key = make_sampler(drawn_with, classes), jax.random.key(config.seed + 9)
+        sampler, key = make_sampler(drawn_with, known), jax.random.key(config.seed + 9)
         sample = in_batches(sampler, params, key, min(_SAMPLES, config.synthesize.batch_size))
         images = sample(np.arange(_SAMPLES), labels)
         result[name] = share_named(config, enrolled, names, embed_images(judge, images), labels)
@@ -103,6 +104,6 @@ def describe_prior(measured: dict | None) -> list[str]:
     return [
         f"The prior: of samples of {measured['people']} of its own people, drawn from noise, "
         f"{guided} show whom they were asked for, by the judge, and {unguided} without guidance; "
-        f"of real images {100 * measured['real']['mean']:.0f} %. Where few do, it has not trained "
-        "for long enough."
+        f"of real images {100 * measured['real']['mean']:.0f} %. Where few do, it may have to "
+        "train longer."
     ]

@@ -11,14 +11,18 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlsyn_jax.config import ConfigError
-from rlsyn_jax.data.identity_dataset import IdentityDataset
 from rlsyn_jax.data.synthetic_writer import SyntheticDatasetWriter, load_synthetic
 from rlsyn_jax.evaluation.identification import nearest_centroid_accuracy
 from rlsyn_jax.evaluation.unit_rows import unit_rows
+from rlsyn_jax.stages.adapt import class_means
 from rlsyn_jax.stages.extractors import embed_images, load_extractor
 from rlsyn_jax.stages.generator import in_batches, load_model, make_sampler
 from rlsyn_jax.stages.inputs import load_general
+from rlsyn_jax.stages.prior_classes import (
+    check_knows_general,
+    check_prior_identities,
+    num_classes,
+)
 from rlsyn_jax.stages.stage_record import StageRecord
 from rlsyn_jax.training.metrics import Progress
 from rlsyn_jax.training.preemption import end_if_preempted
@@ -47,13 +51,13 @@ def write_prior_people(config: ConfigDict, record: StageRecord) -> dict:
     settings, workdir = config.synthesize, record.directory.parent
     general = load_general(config, workdir)
     params = load_model(config, workdir, STAGE)
-    known = params["y_embedder"]["embedding_table"].shape[0] - 1
-    _check(config, known, general)
+    known = num_classes(params)
+    check_knows_general(known, general, "synthesize.prior_identities")
+    check_prior_identities(config, known)
     number, reward = settings.prior_identities, load_extractor(config, workdir, "reward")
-    images_of = [np.flatnonzero(general.identities == person) for person in range(number)]
-    means = unit_rows(
-        np.stack([embed_images(reward, general.images[rows]).mean(axis=0) for rows in images_of])
-    )
+    rows = np.flatnonzero(general.identities < number)
+    real, real_labels = general.images[rows], general.identities[rows]
+    means = unit_rows(class_means(embed_images(reward, real), real_labels))
     names = tuple(general.identity_names[:number])
     writer = SyntheticDatasetWriter(
         record.directory / FOLDER, identity_names=names, image_format=settings.image_format
@@ -92,13 +96,10 @@ def write_prior_people(config: ConfigDict, record: StageRecord) -> dict:
     writer.finish(card=_card(config, writer), metadata={"config": config.name})
     barrier("synthesize prior: the data set is on disk")
     made, _ = load_synthetic(record.directory / FOLDER)
-    judge, rows = load_extractor(config, workdir, "judge"), np.concatenate(images_of)
     # What is alike is told by the one extractor, and whether it is, by the other.
+    judge = load_extractor(config, workdir, "judge")
     accuracy, _ = nearest_centroid_accuracy(
-        embed_images(judge, general.images[rows]),
-        general.identities[rows],
-        embed_images(judge, made.images),
-        made.identities,
+        embed_images(judge, real), real_labels, embed_images(judge, made.images), made.identities
     )
     verdict = (
         f"{FOLDER}: {len(made.images)} images of {number} people whom the prior learnt. An "
@@ -112,19 +113,6 @@ def write_prior_people(config: ConfigDict, record: StageRecord) -> dict:
         "identity_accuracy": accuracy,
         "verdict": verdict,
     }
-
-
-def _check(config: ConfigDict, known: int, general: IdentityDataset) -> None:
-    if known != general.num_identities:
-        raise ConfigError(
-            "config.synthesize.prior_identities needs a prior that knows the people of "
-            f"config.general_data; it has rows for {known}, and there are {general.num_identities}"
-        )
-    if config.synthesize.prior_identities > known:
-        raise ConfigError(
-            f"config.synthesize.prior_identities is {config.synthesize.prior_identities}, and the "
-            f"prior knows {known} people; set it to {known} or less"
-        )
 
 
 def _card(config: ConfigDict, writer: SyntheticDatasetWriter) -> str:

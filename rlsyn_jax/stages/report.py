@@ -23,12 +23,12 @@ from rlsyn_jax.report.figures import (
     sphere_map,
 )
 from rlsyn_jax.report.page import render_page
+from rlsyn_jax.stages import prior_people
 from rlsyn_jax.stages.evaluate import read_evaluation_curves, read_results
 from rlsyn_jax.stages.extractors import embed_images, load_extractor
 from rlsyn_jax.stages.inputs import TARGET_FIELDS, load_target, train_labels
 from rlsyn_jax.stages.novel_panel import novel_panel
 from rlsyn_jax.stages.prior_measures import describe_prior
-from rlsyn_jax.stages.prior_people import FOLDER
 from rlsyn_jax.stages.privacy_panel import SET_TITLES, privacy_panel
 from rlsyn_jax.stages.recognition_panel import (
     ARM_TITLES,
@@ -87,7 +87,11 @@ def _content(config: ConfigDict, workdir: Path) -> dict:
         "grid_columns": columns,
         "samples_text": _samples_text(config),
         "verdicts": [
-            *(gate[name]["verdict"] for name in (*data_sets(config), FOLDER) if name in gate),
+            *(
+                gate[name]["verdict"]
+                for name in (*data_sets(config), prior_people.FOLDER)
+                if name in gate
+            ),
             # Runs that were evaluated before it was measured have none.
             *describe_prior(results.get("prior")),
         ],

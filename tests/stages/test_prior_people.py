@@ -87,3 +87,10 @@ def test_people_whom_the_prior_does_not_know_are_told(drawn):
     config.general_data.num_identities = 5
     with pytest.raises(ConfigError, match="it has rows for 6, and there are 5"):
         write_prior_people(config, record)
+
+
+def test_too_many_of_them_are_told_before_anything_is_made(program, tmp_path):
+    process = program.start(tmp_path, fields={"synthesize.prior_identities": 7})
+    assert "the prior knows 6 people; set it to 6 or less" in program.log_of(process)
+    assert process.returncode == 1
+    assert not (tmp_path / "pretrain" / "model").exists()
