@@ -138,7 +138,11 @@ def _summary(results: dict, gate: dict) -> list[dict]:
         title = (METRIC_TITLES | OTHER_TITLES)[metric]
     lines = []
     if sentences:
-        text = f"{title}, against training on real images only. " + "; ".join(sentences) + "."
+        baseline = next(iter(results["arms"]))
+        against = "training on real images only"
+        if baseline != "real":
+            against = f"“{ARM_TITLES[baseline]}”"
+        text = f"{title}, against {against}. " + "; ".join(sentences) + "."
         lines.append({"text": text, "warning": False})
     for name in SET_TITLES:
         if name in gate and not gate[name]["usable"]:
