@@ -32,6 +32,7 @@ from study.design import (
     CLAIMED,
     COMPARISONS,
     HEADROOM,
+    IMAGES_OF_VARIATIONS,
     MEASURES,
     SEEDS_OF_A_CLAIM,
     SET_MEASURES,
@@ -175,9 +176,10 @@ def compare(name: str, runs: Runs) -> Iterator[dict]:
     """Yields every comparison of a target whose runs are there."""
     for images in _TARGETS[name].images:
         for comparison in COMPARISONS:
-            of_arm_title = title(images, comparison.start)
-            of_baseline_title = title(images, comparison.baseline_start)
-            of_arm, of_baseline = runs.named(of_arm_title), runs.named(of_baseline_title)
+            compared = comparison.cells(images)
+            if not compared:
+                continue
+            of_arm, of_baseline = (runs.named(cell) for cell in compared)
             seeds = sorted(set(of_arm) & set(of_baseline))
             found, baselines = ([of[seed] for seed in seeds] for of in (of_arm, of_baseline))
             for measure in MEASURES if seeds else ():
@@ -190,7 +192,7 @@ def compare(name: str, runs: Runs) -> Iterator[dict]:
                     "arm": comparison.arm,
                     **decide(comparison, found, baselines, measure),
                     "claimed": name in CLAIMED and enough,
-                    "command": command_of(name, seeds, (of_arm_title, of_baseline_title)),
+                    "command": command_of(name, seeds, compared),
                 }
 
 
@@ -252,14 +254,14 @@ def tables(name: str, runs: Runs, workdir: Path) -> Iterator[str]:
             yield from _table(name, cell, cell, runs.named(cell), baseline, workdir)
     baseline = choices["random"].baseline
     for change in variations_of(_TARGETS[name]):
-        heading = f"{change} ({title(2, 'random')})"
+        heading = f"{change} ({title(IMAGES_OF_VARIATIONS, 'random')})"
         yield from _table(name, change, heading, runs.named(change), baseline, workdir)
     yield from leakage_chart(name, runs, baseline, workdir)
 
 
 def leakage_chart(name: str, runs: Runs, baseline: str, workdir: Path) -> Iterator[str]:
     """Draws what samples add over what they give away, and yields the lines that show it."""
-    unvaried = [*runs.named(title(2, "random")).values()]
+    unvaried = [*runs.named(title(IMAGES_OF_VARIATIONS, "random")).values()]
     arms = leakage.arms_of(unvaried, baseline)
     if not arms:
         return

@@ -113,6 +113,7 @@ _BY_LOG_PROBABILITIES: dict[str, Any] = {
 }
 # One change each, at two images an identity and a random start, for these arms; credit is of what
 # goes by log-probabilities.
+IMAGES_OF_VARIATIONS = 2
 VARIED_ARMS = ("real", "real_reinforced", "real_reinforced_selected")
 VARIATIONS: dict[str, dict[str, Any]] = {
     # Of rewards and credit: what trains, and where samples are sifted, what sifts.
@@ -164,6 +165,12 @@ VARIATIONS: dict[str, dict[str, Any]] = {
         "synthesize.num_novel": 120,
     },
     "the prior's people, as classes": {"synthesize.prior_identities": 100},
+    # What that prior knows, it draws: of characters twice as many rightly (experiments/LOG.md).
+    "a longer prior's people, as classes": {
+        "pretrain.batch_size": 32,
+        "pretrain.steps": 20_000,
+        "synthesize.prior_identities": 100,
+    },
 }
 # Arms of a variation, where they are not those above.
 ARMS_OF_VARIATIONS = {
@@ -174,12 +181,22 @@ ARMS_OF_VARIATIONS = {
         "real_prior_reinforced",
         "real_prior_reinforced_selected",
     ),
+    "a longer prior's people, as classes": (
+        "real",
+        "real_reinforced",
+        "real_reinforced_selected",
+        "real_prior",
+        "real_prior_reinforced",
+        "real_prior_reinforced_selected",
+    ),
 }
 
 
 # What the config of handwriting has already, and what the others' have.
 _OF_HANDWRITING = ("through the steps", "strength 0.85")
 _OF_DEFAULTS = ("by log-probabilities", "strength 1.0", "the best of 1")
+# Priors of others would take many hours.
+OF_HANDWRITING_ALONE = ("a longer prior's people, as classes",)
 
 
 def _variations_without(left_out: tuple[str, ...]) -> tuple[str, ...]:
@@ -207,7 +224,7 @@ class Target:
     general: str = ""
     images: tuple[int, ...] = (2, 1, 3, 5, 0)
     headroom: tuple[int, ...] = (1, 2, 3, 5, 0)
-    variations: tuple[str, ...] = _variations_without(_OF_DEFAULTS)
+    variations: tuple[str, ...] = _variations_without((*_OF_DEFAULTS, *OF_HANDWRITING_ALONE))
     identities: int = 156
     few_identities: tuple[int, ...] = (10, 50)
     settings: tuple[str, ...] = tuple(SETTINGS)
@@ -274,6 +291,7 @@ class Comparison:
             the baseline.
         baseline_start: of them.
         at_least: points that the mean must reach; the interval must exclude 0 besides.
+        variation: name of that in which the arm is; "" = as a target's config has it.
     """
 
     name: str
@@ -282,6 +300,14 @@ class Comparison:
     baselines: tuple[str, ...]
     baseline_start: str
     at_least: float = 0.0
+    variation: str = ""
+
+    def cells(self, images: int) -> tuple[str, str] | None:
+        """Returns the names of the arm's and the baselines' cells; None where there are none."""
+        if self.variation and images != IMAGES_OF_VARIATIONS:
+            return None
+        of_arm = self.variation or title(images, self.start)
+        return of_arm, title(images, self.baseline_start)
 
 
 COMPARISONS = (
@@ -312,6 +338,24 @@ COMPARISONS = (
     ),
     Comparison(
         "reinforced against best of N", "real_reinforced", "random", ("real_best_of",), "random"
+    ),
+    Comparison(
+        "the method with a longer prior's people, against real images, from scratch",
+        "real_prior_reinforced_selected",
+        "random",
+        REAL_ONLY,
+        "random",
+        GOAL,
+        "a longer prior's people, as classes",
+    ),
+    Comparison(
+        "the method with a longer prior's people, against the method",
+        "real_prior_reinforced_selected",
+        "random",
+        ("real_reinforced_selected",),
+        "random",
+        0.0,
+        "a longer prior's people, as classes",
     ),
 )
 
@@ -431,7 +475,7 @@ def cells(
     # Claims come first: what explains them is of no use before they are decided.
     for seed in range(seeds):
         for name, changes in variations_of(target).items():
-            fields = {"split.train_images": 2, "recognize.start": "random"}
+            fields = {"split.train_images": IMAGES_OF_VARIATIONS, "recognize.start": "random"}
             arms = (*ARMS_OF_VARIATIONS.get(name, VARIED_ARMS), choices["random"].baseline)
             fields |= {"recognize.arms": tuple(dict.fromkeys(arms)), "recognize.random_start": ()}
             fields |= choices["random"].fields(target)

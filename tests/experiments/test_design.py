@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from study.design import (
+    ARMS_OF_VARIATIONS,
     CHOOSERS,
     CLAIMED,
     COMPARISONS,
@@ -37,8 +38,11 @@ def test_every_cell_is_valid(name):
 def test_what_is_compared_is_measured():
     assert set(CLAIMED) <= set(TARGETS)
     for comparison in COMPARISONS:
-        assert comparison.arm in STARTS[comparison.start]
+        arms = ARMS_OF_VARIATIONS.get(comparison.variation, STARTS[comparison.start])
+        assert comparison.arm in arms
         assert set(comparison.baselines) <= set(STARTS[comparison.baseline_start])
+        varied = comparison.variation
+        assert not varied or any(varied in variations_of(TARGETS[name]) for name in CLAIMED)
     assert set(CHOOSERS) == set(STARTS)
     assert all(set(arms) <= set(STARTS[start]) for start, arms in CHOOSERS.items())
     assert not any(
