@@ -24,7 +24,7 @@ import numpy as np
 from absl import logging
 from sweeping.python_files import load_base
 
-from rlsyn_jax import config as configuration
+from rlsyn_jax.config_checks import validate
 from rlsyn_jax.data.batches import BatchIterator
 from rlsyn_jax.data.identity_dataset import to_device_range
 from rlsyn_jax.diffusion.training_loss import to_image_and_noise
@@ -168,7 +168,7 @@ def main() -> None:
     base.pretrain.decay = "constant"
     base.general_data.path = arguments.general or base.general_data.path
     base.data.path = arguments.target or base.data.path
-    configuration.validate(base)
+    validate(base)
     workdir = arguments.workdir.absolute()
     record = StageRecord(workdir, "pretrain", base, ("general_data", "data", "image", "extractor"))
     general = load_general(base, workdir)

@@ -9,7 +9,7 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from rlsyn_jax import config as configuration
+from rlsyn_jax.config_checks import validate
 from rlsyn_jax.stages.stage_record import StageError
 from rlsyn_jax.training.preemption import EXIT_CODE, Preempted, end_if_preempted, listen
 from rlsyn_jax.training.processes import is_primary, join_processes
@@ -29,7 +29,7 @@ def main(argv: list[str]) -> None:
             raise ValueError(f"unexpected arguments {argv[1:]}; fields are --config.FIELD=VALUE")
         if not _STAGES.value or set(_STAGES.value) - set(STAGES):
             raise ValueError(f"--stages is {_STAGES.value}; the stages are {', '.join(STAGES)}")
-        configuration.validate(_CONFIG.value)
+        validate(_CONFIG.value)
         if _PLAN.value:
             from rlsyn_jax.stages.plan_text import describe
 

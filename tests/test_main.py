@@ -187,7 +187,7 @@ def test_an_iteration_that_does_not_fit_leaves_the_folder_to_one_that_does(
 ):
     program.run(tmp_path / "run", "--stages=pretrain,adapt", devices=8)
     with monkeypatch.context() as little:
-        little.setattr("rlsyn_jax.stages.reinforce.available_bytes", lambda devices: 1000)
+        little.setattr("rlsyn_jax.stages.assembled_policy.available_bytes", lambda devices: 1000)
         message = refusal(tmp_path / "run", "--stages=reinforce")
     assert re.search("another .* MiB on each device, and 0 MiB are free; lower", message)
     fields = {"reinforce.num_steps": 5, "remat": "blocks"}

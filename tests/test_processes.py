@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 
-from rlsyn_jax.stages.reinforce import make_policy
+from rlsyn_jax.stages.assembled_policy import make_policy
 from rlsyn_jax.training import processes
 from rlsyn_jax.training.checkpoints import CheckpointStore, restore_params
 from rlsyn_jax.training.meshes import make_mesh

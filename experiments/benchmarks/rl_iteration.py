@@ -34,9 +34,9 @@ from ml_collections import ConfigDict
 from rlsyn_jax.config import default_config
 from rlsyn_jax.rewards.reference_bank import build_reference_bank
 from rlsyn_jax.rl.memory import memory_need
+from rlsyn_jax.stages.assembled_policy import assemble_policy
 from rlsyn_jax.stages.generator import build_generator, init_params
 from rlsyn_jax.stages.policy import policy_steps, predicted_memory
-from rlsyn_jax.stages.reinforce import assemble_policy
 from rlsyn_jax.training.meshes import make_mesh
 
 SHAPES = {

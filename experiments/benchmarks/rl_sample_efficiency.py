@@ -30,14 +30,15 @@ from absl import app, flags
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict, config_flags
 
-from rlsyn_jax import config as configuration
+from rlsyn_jax.config_checks import validate
 from rlsyn_jax.report.figures import COLORS
 from rlsyn_jax.rl.monitoring import total_reward
 from rlsyn_jax.stages import run_stage, set_up
+from rlsyn_jax.stages.assembled_policy import compiled, make_policy
+from rlsyn_jax.stages.fixed_noise import fixed_noise_measure
 from rlsyn_jax.stages.generator import make_sampler
 from rlsyn_jax.stages.inputs import load_target
 from rlsyn_jax.stages.policy import policy_steps
-from rlsyn_jax.stages.reinforce import compiled, fixed_noise_measure, make_policy
 from rlsyn_jax.training.atomic_files import write_bytes, write_json
 from rlsyn_jax.training.meshes import make_mesh, place, replicated
 from rlsyn_jax.training.trainable import merge
@@ -98,7 +99,7 @@ def with_setting(config: ConfigDict, name: str) -> ConfigDict:
     # Passes are counted of what goes by log-probabilities.
     config.reinforce.update({"algorithm": "ddpo_is", **SETTINGS[name]})
     config.reinforce.decay = "constant"
-    configuration.validate(config)
+    validate(config)
     return config
 
 
@@ -204,7 +205,7 @@ def main(argv: list[str]) -> None:
     """Measures every setting and seed, draws the curves and prints the ratios."""
     del argv
     config, workdir = _CONFIG.value, Path(_WORKDIR.value).absolute()
-    configuration.validate(config)
+    validate(config)
     names = [name for name in SETTINGS if name in _SETTINGS.value or name in (FULL, DEFAULT)]
     unknown = set(_SETTINGS.value) - set(SETTINGS)
     if unknown:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from rlsyn_jax import config as configuration
+from rlsyn_jax.config_checks import validate
 from sweeping import hyper
 from sweeping.python_files import load_base, load_python_file
 
@@ -86,7 +86,7 @@ def changed_config(base: ConfigDict, changes: Mapping[str, Any], name: str) -> C
         except TypeError as error:
             raise SweepError(f"cell {name}: config.{path} is {value!r}: {error}") from error
     try:
-        configuration.validate(config)
+        validate(config)
     except ValueError as error:
         raise SweepError(f"cell {name}: {error}") from error
     return config

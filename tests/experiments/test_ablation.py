@@ -39,6 +39,7 @@ from sweeping.plan import Plan, write_plan
 from sweeping.python_files import load_base
 
 from rlsyn_jax import config as configuration
+from rlsyn_jax.config_checks import validate
 
 ROOT = Path(__file__).parents[2]
 
@@ -100,7 +101,7 @@ def test_every_cell_of_a_target_is_a_config_that_can_run(name):
     for changes in made + headroom_cells(target, "data", "", 1, choices):
         config = get_config(variant) if variant else get_config()
         config.update_from_flattened_dict(changes)
-        configuration.validate(config)
+        validate(config)
 
 
 @pytest.mark.parametrize("name", TARGETS)

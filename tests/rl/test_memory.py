@@ -6,8 +6,8 @@ import pytest
 
 from rlsyn_jax.config import ConfigError
 from rlsyn_jax.rl.memory import available_bytes, memory_need
-from rlsyn_jax.stages import reinforce
-from rlsyn_jax.stages.reinforce import Policy
+from rlsyn_jax.stages import assembled_policy
+from rlsyn_jax.stages.assembled_policy import Policy
 
 
 def compiled(function, *shapes, **options):
@@ -45,12 +45,12 @@ def test_an_iteration_that_does_not_fit_is_refused_with_the_fields_to_change(mon
         real_spread=0.0,
         weights={},
     )
-    assert reinforce.compiled(policy).step(state)[0].shape == (64, 64)
-    monkeypatch.setattr(reinforce, "available_bytes", lambda devices: 4 * 64**2 - 1)
+    assert assembled_policy.compiled(policy).step(state)[0].shape == (64, 64)
+    monkeypatch.setattr(assembled_policy, "available_bytes", lambda devices: 4 * 64**2 - 1)
     with pytest.raises(
         ConfigError, match="config.reinforce.micro_batch .*config.remat.*config.fsdp"
     ):
-        reinforce.compiled(policy)
+        assembled_policy.compiled(policy)
 
 
 def test_devices_of_one_machine_share_its_memory():

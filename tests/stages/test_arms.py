@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from rlsyn_jax.config import ARMS, ConfigError, default_config, validate
+from rlsyn_jax.config import ARMS, ConfigError, default_config
+from rlsyn_jax.config_checks import validate
 from rlsyn_jax.data.synthetic_writer import load_synthetic, read_manifest
 from rlsyn_jax.stages.arms import (
     ARM_SETTINGS,

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from rlsyn_jax.config import ConfigError, default_config, validate
+from rlsyn_jax.config import ConfigError, default_config
+from rlsyn_jax.config_checks import validate
 from rlsyn_jax.data.identity_dataset import Subset
 from rlsyn_jax.data.insightface import write_insightface
 from rlsyn_jax.stages import recognition_measures

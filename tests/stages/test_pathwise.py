@@ -4,11 +4,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlsyn_jax.config import ConfigError, default_config, validate
+from rlsyn_jax.config import ConfigError, default_config
+from rlsyn_jax.config_checks import validate
 from rlsyn_jax.rewards.host_callback import on_host
 from rlsyn_jax.rewards.reference_bank import build_reference_bank
+from rlsyn_jax.stages.assembled_policy import assemble_policy
 from rlsyn_jax.stages.generator import init_params
-from rlsyn_jax.stages.reinforce import assemble_policy, read_curves
+from rlsyn_jax.stages.reinforce import read_curves
 from rlsyn_jax.stages.report import _learning
 from rlsyn_jax.stages.trained_rewards import resolve_rewards
 from rlsyn_jax.training.checkpoints import restore_params

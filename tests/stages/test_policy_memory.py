@@ -13,6 +13,7 @@ from rlsyn_jax.models.autoencoder_kl import AutoencoderKL
 from rlsyn_jax.rewards.reference_bank import build_reference_bank
 from rlsyn_jax.rl.memory import memory_need
 from rlsyn_jax.stages import device_checks
+from rlsyn_jax.stages.assembled_policy import assemble_policy
 from rlsyn_jax.stages.generator import init_params
 from rlsyn_jax.stages.latent_space import (
     image_shape,
@@ -22,7 +23,6 @@ from rlsyn_jax.stages.latent_space import (
 )
 from rlsyn_jax.stages.plan_text import describe
 from rlsyn_jax.stages.policy import predicted_memory
-from rlsyn_jax.stages.reinforce import assemble_policy
 from rlsyn_jax.training.checkpoints import CheckpointStore, restore_params
 from rlsyn_jax.training.meshes import make_mesh
 

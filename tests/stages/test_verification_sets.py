@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rlsyn_jax.config import ConfigError, default_config, validate
+from rlsyn_jax.config import ConfigError, default_config
+from rlsyn_jax.config_checks import validate
 from rlsyn_jax.data.pairs_file import RACES
 from rlsyn_jax.evaluation.verification import ten_fold_accuracy
 from rlsyn_jax.recognition.embedding import embed_images

@@ -2,7 +2,8 @@
 
 import pytest
 
-from rlsyn_jax.config import ConfigError, default_config, validate
+from rlsyn_jax.config import ConfigError, default_config
+from rlsyn_jax.config_checks import validate
 from rlsyn_jax.training.device_kinds import DEVICE_KINDS, kind_found, named_devices
 
 
