@@ -5,8 +5,8 @@
 
 FOLDER has lfw_target, lfw_general, omniglot/small1, omniglot/small2 and orl_faces, one folder of
 images an identity, as experiments/study_data.py lays them out; without them, --targets=tiny shows
-in minutes that everything runs. What runs and what counts as a claim stands in
-experiments/study/design.py. For each target, recognisers' settings are chosen on validation people
+in minutes that everything runs. What runs stands in experiments/study/design.py, and
+what counts as a claim in claims.py beside it. For each target, recognisers' settings are chosen on validation people
 in DIR/TARGET_settings, and what more real images give is measured in DIR/TARGET_headroom; its cells
 then are a sweep in DIR/TARGET. With --only, which may be given several times, nothing runs but the
 choosing and cells with such names, as the commands under the tables have them. The same command
@@ -27,19 +27,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from study import leakage
+from study.claims import CLAIMED, COMPARISONS, SEEDS_OF_A_CLAIM
 from study.design import (
     CHOOSERS,
-    CLAIMED,
-    COMPARISONS,
     HEADROOM,
-    IMAGES_OF_VARIATIONS,
     MEASURES,
-    SEEDS_OF_A_CLAIM,
     SET_MEASURES,
     STARTS,
     TARGETS,
     TINY,
-    VARIATIONS,
     Choice,
     Target,
     cells,
@@ -51,6 +47,7 @@ from study.design import (
     variations_of,
 )
 from study.gathering import Runs, arm_rows, best_arm, best_mean, choose, decide
+from study.variations import IMAGES_OF_VARIATIONS, VARIATIONS
 from sweeping.cells import cell_names
 from sweeping.name_patterns import add_only, is_like, unmatched
 from sweeping.plan import read_plan

@@ -1,8 +1,9 @@
-"""What the study runs and what counts as a claim.
+"""What the study runs.
 
-Goal, comparisons, seeds and measures stand here before a target's runs begin. What of the method is
-compared is the target's config, which changes as validation people teach; experiments/LOG.md says
-when, and which test people had been looked at by then.
+What counts as a claim stands in claims.py, and what is changed one at a time in variations.py, all
+of it before a target's runs begin. What of the method is compared is the target's config, which
+changes as validation people teach; experiments/LOG.md says when, and which test people had been
+looked at by then.
 
 A cell is one run of rlsyn_jax.main: a target, a seed (split, initialisation and generation), a
 number of training images an identity, and what recognisers begin with. Cells of one seed and number
@@ -15,9 +16,16 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-# Points, the published gain on Market-1501 (arXiv 2604.07884, table 2).
-GOAL = 3.2
-SEEDS_OF_A_CLAIM = 5
+from study.variations import (
+    ARMS_OF_VARIATIONS,
+    IMAGES_OF_VARIATIONS,
+    OF_DEFAULTS,
+    OF_HANDWRITING,
+    OF_HANDWRITING_ALONE,
+    VARIATIONS,
+    VARIED_ARMS,
+)
+
 MEASURES = {"open_map": "mAP, unseen identities", "closed_rank1": "rank-1, enrolled identities"}
 # Of an arm's synthetic images: column -> where evaluate/metrics.json has it, of a set. The judge
 # looks at who is in them, in which no reward has a part; it passes over what it takes for near
@@ -106,99 +114,6 @@ class Choice:
         return setting_of(target, self.setting) | {"recognize.augmentation": self.augmentation}
 
 
-# What samples that begin alike tell log-probabilities: starts do not set them apart.
-_BY_LOG_PROBABILITIES: dict[str, Any] = {
-    "reinforce.algorithm": "ddpo_is",
-    "reinforce.samples_per_start": 4,
-}
-# One change each, at two images an identity and a random start, for these arms; credit is of what
-# goes by log-probabilities.
-IMAGES_OF_VARIATIONS = 2
-VARIED_ARMS = ("real", "real_reinforced", "real_reinforced_selected")
-VARIATIONS: dict[str, dict[str, Any]] = {
-    # Of rewards and credit: what trains, and where samples are sifted, what sifts.
-    **{
-        f"only {name}": {
-            f"rewards.{other}.weight": 0.0
-            for other in ("semantic", "coverage", "richness")
-            if other != name
-        }
-        for name in ("semantic", "coverage", "richness")
-    },
-    **{
-        f"without {name}": {f"rewards.{name}.weight": 0.0}
-        for name in ("semantic", "coverage", "richness")
-    },
-    "by log-probabilities": _BY_LOG_PROBABILITIES,
-    "through the steps": {"reinforce.algorithm": "pathwise", "reinforce.micro_batch": 0},
-    # A reward that all samples of an identity share is told apart over the batch alone.
-    "leave-one-out credit, over the batch": {
-        **_BY_LOG_PROBABILITIES,
-        "reinforce.normalise_over": "batch",
-    },
-    "the whole set's credit, over the batch": {
-        **_BY_LOG_PROBABILITIES,
-        "reinforce.normalise_over": "batch",
-        "rewards.coverage.options.credit": "broadcast",
-        "rewards.richness.options.credit": "broadcast",
-    },
-    "dynamic selection by jvp": {"recognize.selection.method": "jvp"},
-    # What each gives away is in the same table. A target runs those that its config does not have.
-    **{f"strength {share}": {"synthesize.strength": share} for share in (0.5, 0.7, 0.85, 1.0)},
-    **{f"the best of {n}": {"synthesize.candidates": n} for n in (1, 4)},
-    "strength 0.7, the best of 4": {"synthesize.strength": 0.7, "synthesize.candidates": 4},
-    "without near copies by pixels": {"synthesize.pixel_copy_quantile": 0.05},
-    **{
-        f"{synthetic} synthetic to {real} real": {
-            "recognize.images_per_identity": real + synthetic,
-            "recognize.synthetic_per_identity": synthetic,
-            "recognize.candidates_per_identity": 2 * synthetic,
-            # Batches of about 64 images, of which candidates are not the same ones twice.
-            "recognize.identities_per_batch": 64 // (real + synthetic),
-            "synthesize.images": max(10, 2 * synthetic),
-        }
-        for real, synthetic in ((2, 1), (1, 2), (1, 5), (1, 10))
-    },
-    "people who do not exist, as classes": {
-        "synthesize.identities": "novel",
-        "synthesize.novel": "between",
-        "synthesize.num_novel": 120,
-    },
-    "the prior's people, as classes": {"synthesize.prior_identities": 100},
-    # What that prior knows, it draws: of characters twice as many rightly (experiments/LOG.md).
-    "a longer prior's people, as classes": {
-        "pretrain.batch_size": 32,
-        "pretrain.steps": 20_000,
-        "synthesize.prior_identities": 100,
-    },
-}
-# Arms of a variation, where they are not those above.
-ARMS_OF_VARIATIONS = {
-    "people who do not exist, as classes": ("real", "real_novel"),
-    "the prior's people, as classes": (
-        "real",
-        "real_prior",
-        "real_prior_reinforced",
-        "real_prior_reinforced_selected",
-    ),
-    "a longer prior's people, as classes": (
-        "real",
-        "real_reinforced",
-        "real_reinforced_selected",
-        "real_prior",
-        "real_prior_reinforced",
-        "real_prior_reinforced_selected",
-    ),
-}
-
-
-# What the config of handwriting has already, and what the others' have.
-_OF_HANDWRITING = ("through the steps", "strength 0.85")
-_OF_DEFAULTS = ("by log-probabilities", "strength 1.0", "the best of 1")
-# Priors of others would take many hours.
-OF_HANDWRITING_ALONE = ("a longer prior's people, as classes",)
-
-
 def _variations_without(left_out: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in VARIATIONS if name not in left_out)
 
@@ -224,7 +139,7 @@ class Target:
     general: str = ""
     images: tuple[int, ...] = (2, 1, 3, 5, 0)
     headroom: tuple[int, ...] = (1, 2, 3, 5, 0)
-    variations: tuple[str, ...] = _variations_without((*_OF_DEFAULTS, *OF_HANDWRITING_ALONE))
+    variations: tuple[str, ...] = _variations_without((*OF_DEFAULTS, *OF_HANDWRITING_ALONE))
     identities: int = 156
     few_identities: tuple[int, ...] = (10, 50)
     settings: tuple[str, ...] = tuple(SETTINGS)
@@ -245,13 +160,13 @@ TARGETS = {
         "configs/omniglot.py:small2",
         "omniglot/small2",
         "omniglot/small1",
-        variations=_variations_without(_OF_HANDWRITING),
+        variations=_variations_without(OF_HANDWRITING),
     ),
     "omniglot_reverse": Target(
         "configs/omniglot.py:small1",
         "omniglot/small1",
         "omniglot/small2",
-        variations=_variations_without(_OF_HANDWRITING),
+        variations=_variations_without(OF_HANDWRITING),
         identities=136,
     ),
     "orl": Target(
@@ -275,91 +190,6 @@ TINY = Target(
     settings=("as configured", "CosFace"),
     updates=20,
 )
-# Of what is claimed, others are reported: ORL is nearly solved by who knows the prior's data.
-CLAIMED = ("lfw", "omniglot")
-
-
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """An arm against the best of some others, in one run of each seed.
-
-    Attributes:
-        name: of what is asked.
-        arm: that is to be ahead.
-        start: of it.
-        baselines: arms of which the one with the best mean in the final table counts, which favours
-            the baseline.
-        baseline_start: of them.
-        at_least: points that the mean must reach; the interval must exclude 0 besides.
-        variation: name of that in which the arm is; "" = as a target's config has it.
-    """
-
-    name: str
-    arm: str
-    start: str
-    baselines: tuple[str, ...]
-    baseline_start: str
-    at_least: float = 0.0
-    variation: str = ""
-
-    def cells(self, images: int) -> tuple[str, str] | None:
-        """Returns the names of the arm's and the baselines' cells; None where there are none."""
-        if self.variation and images != IMAGES_OF_VARIATIONS:
-            return None
-        of_arm = self.variation or title(images, self.start)
-        return of_arm, title(images, self.baseline_start)
-
-
-COMPARISONS = (
-    Comparison(
-        "the method against real images, from scratch",
-        "real_reinforced_selected",
-        "random",
-        REAL_ONLY,
-        "random",
-        GOAL,
-    ),
-    Comparison(
-        "the method against equal information",
-        "real_reinforced_selected",
-        "general",
-        EQUAL_INFORMATION,
-        "general",
-    ),
-    Comparison(
-        "the method on top of joint training, against equal information",
-        "real_joint_reinforced_selected",
-        "general",
-        EQUAL_INFORMATION,
-        "general",
-    ),
-    Comparison(
-        "reinforced against cold start", "real_reinforced", "random", ("real_cold_start",), "random"
-    ),
-    Comparison(
-        "reinforced against best of N", "real_reinforced", "random", ("real_best_of",), "random"
-    ),
-    Comparison(
-        "the method with a longer prior's people, against real images, from scratch",
-        "real_prior_reinforced_selected",
-        "random",
-        REAL_ONLY,
-        "random",
-        GOAL,
-        "a longer prior's people, as classes",
-    ),
-    Comparison(
-        "the method with a longer prior's people, against the method",
-        "real_prior_reinforced_selected",
-        "random",
-        ("real_reinforced_selected",),
-        "random",
-        0.0,
-        "a longer prior's people, as classes",
-    ),
-)
-
-
 # Where arms without synthetic images are tried, nobody looks at what is generated: little is, and
 # the same whatever a config says of the prior and the generator, so that choices outlive changes of
 # both. Rewards compare several samples.

@@ -12,6 +12,7 @@ from sweeping.plan import read_plan
 from sweeping.work_folders import is_made
 
 from rlsyn_jax.stages.arms import ARM_SETTINGS
+from study.claims import Comparison
 from study.design import (
     AUGMENTATIONS,
     AUGMENTED,
@@ -19,7 +20,6 @@ from study.design import (
     MEASURES,
     SET_MEASURES,
     Choice,
-    Comparison,
     Target,
     augmenter,
     chooser,

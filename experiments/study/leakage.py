@@ -13,9 +13,10 @@ from matplotlib.figure import Figure
 
 from rlsyn_jax.report.figures import COLORS, INK, MUTED, STYLE
 from rlsyn_jax.training.atomic_files import write_bytes
-from study.design import MEASURES, SET_MEASURES, VARIATIONS
+from study.design import MEASURES, SET_MEASURES
 from study.gathering import figure_of_set, in_points
 from study.paired import paired_difference
+from study.variations import VARIATIONS
 
 LEAKAGE = "near copies by pixels, %"
 # Each with a set of its own, of which it may draw all.

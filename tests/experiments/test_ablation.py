@@ -11,18 +11,15 @@ from pathlib import Path
 
 import ablation
 import pytest
+from study.claims import COMPARISONS
 from study.design import (
-    ARMS_OF_VARIATIONS,
     CHOOSERS,
-    COMPARISONS,
     HEADROOM,
     MEASURES,
-    OF_HANDWRITING_ALONE,
     SETTINGS,
     STARTS,
     TARGETS,
     TINY,
-    VARIATIONS,
     Choice,
     augmenter,
     cells,
@@ -34,6 +31,7 @@ from study.design import (
     title,
 )
 from study.gathering import Runs, decide
+from study.variations import ARMS_OF_VARIATIONS, OF_HANDWRITING_ALONE, VARIATIONS
 from sweeping.jobs import Job
 from sweeping.plan import Plan, write_plan
 from sweeping.python_files import load_base

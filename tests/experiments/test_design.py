@@ -2,11 +2,9 @@
 
 import numpy as np
 import pytest
+from study.claims import CLAIMED, COMPARISONS
 from study.design import (
-    ARMS_OF_VARIATIONS,
     CHOOSERS,
-    CLAIMED,
-    COMPARISONS,
     STARTS,
     TARGETS,
     TINY,
@@ -16,6 +14,7 @@ from study.design import (
     headroom_cells,
     variations_of,
 )
+from study.variations import ARMS_OF_VARIATIONS
 from sweeping.cells import cell_names, changed_config
 from sweeping.python_files import load_base
 

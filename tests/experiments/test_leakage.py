@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from study import leakage
-from study.design import MEASURES, TARGETS, VARIATIONS, Choice
+from study.design import MEASURES, TARGETS, Choice
+from study.variations import VARIATIONS
 
 PEOPLE = [f"person {number}" for number in range(10)]
 

@@ -1,0 +1,97 @@
+"""What the study changes, one at a time, to tell what each part of the method does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# What samples that begin alike tell log-probabilities: starts do not set them apart.
+_BY_LOG_PROBABILITIES: dict[str, Any] = {
+    "reinforce.algorithm": "ddpo_is",
+    "reinforce.samples_per_start": 4,
+}
+# One change each, at two images an identity and a random start, for these arms; credit is of what
+# goes by log-probabilities.
+IMAGES_OF_VARIATIONS = 2
+VARIED_ARMS = ("real", "real_reinforced", "real_reinforced_selected")
+VARIATIONS: dict[str, dict[str, Any]] = {
+    # Of rewards and credit: what trains, and where samples are sifted, what sifts.
+    **{
+        f"only {name}": {
+            f"rewards.{other}.weight": 0.0
+            for other in ("semantic", "coverage", "richness")
+            if other != name
+        }
+        for name in ("semantic", "coverage", "richness")
+    },
+    **{
+        f"without {name}": {f"rewards.{name}.weight": 0.0}
+        for name in ("semantic", "coverage", "richness")
+    },
+    "by log-probabilities": _BY_LOG_PROBABILITIES,
+    "through the steps": {"reinforce.algorithm": "pathwise", "reinforce.micro_batch": 0},
+    # A reward that all samples of an identity share is told apart over the batch alone.
+    "leave-one-out credit, over the batch": {
+        **_BY_LOG_PROBABILITIES,
+        "reinforce.normalise_over": "batch",
+    },
+    "the whole set's credit, over the batch": {
+        **_BY_LOG_PROBABILITIES,
+        "reinforce.normalise_over": "batch",
+        "rewards.coverage.options.credit": "broadcast",
+        "rewards.richness.options.credit": "broadcast",
+    },
+    "dynamic selection by jvp": {"recognize.selection.method": "jvp"},
+    # What each gives away is in the same table. A target runs those that its config does not have.
+    **{f"strength {share}": {"synthesize.strength": share} for share in (0.5, 0.7, 0.85, 1.0)},
+    **{f"the best of {n}": {"synthesize.candidates": n} for n in (1, 4)},
+    "strength 0.7, the best of 4": {"synthesize.strength": 0.7, "synthesize.candidates": 4},
+    "without near copies by pixels": {"synthesize.pixel_copy_quantile": 0.05},
+    **{
+        f"{synthetic} synthetic to {real} real": {
+            "recognize.images_per_identity": real + synthetic,
+            "recognize.synthetic_per_identity": synthetic,
+            "recognize.candidates_per_identity": 2 * synthetic,
+            # Batches of about 64 images, of which candidates are not the same ones twice.
+            "recognize.identities_per_batch": 64 // (real + synthetic),
+            "synthesize.images": max(10, 2 * synthetic),
+        }
+        for real, synthetic in ((2, 1), (1, 2), (1, 5), (1, 10))
+    },
+    "people who do not exist, as classes": {
+        "synthesize.identities": "novel",
+        "synthesize.novel": "between",
+        "synthesize.num_novel": 120,
+    },
+    "the prior's people, as classes": {"synthesize.prior_identities": 100},
+    # What that prior knows, it draws: of characters twice as many rightly (experiments/LOG.md).
+    "a longer prior's people, as classes": {
+        "pretrain.batch_size": 32,
+        "pretrain.steps": 20_000,
+        "synthesize.prior_identities": 100,
+    },
+}
+# Arms of a variation, where they are not those above.
+ARMS_OF_VARIATIONS = {
+    "people who do not exist, as classes": ("real", "real_novel"),
+    "the prior's people, as classes": (
+        "real",
+        "real_prior",
+        "real_prior_reinforced",
+        "real_prior_reinforced_selected",
+    ),
+    "a longer prior's people, as classes": (
+        "real",
+        "real_reinforced",
+        "real_reinforced_selected",
+        "real_prior",
+        "real_prior_reinforced",
+        "real_prior_reinforced_selected",
+    ),
+}
+
+
+# What the config of handwriting has already, and what the others' have.
+OF_HANDWRITING = ("through the steps", "strength 0.85")
+OF_DEFAULTS = ("by log-probabilities", "strength 1.0", "the best of 1")
+# Priors of others would take many hours.
+OF_HANDWRITING_ALONE = ("a longer prior's people, as classes",)
