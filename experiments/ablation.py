@@ -5,13 +5,13 @@
 
 FOLDER has lfw_target, lfw_general, omniglot/small1, omniglot/small2 and orl_faces, one folder of
 images an identity, as experiments/study_data.py lays them out; without them, --targets=tiny shows
-in minutes that everything runs. What runs stands in experiments/study/design.py, and
-what counts as a claim in claims.py beside it. For each target, recognisers' settings are chosen on validation people
-in DIR/TARGET_settings, and what more real images give is measured in DIR/TARGET_headroom; its cells
-then are a sweep in DIR/TARGET. With --only, which may be given several times, nothing runs but the
-choosing and cells with such names, as the commands under the tables have them. The same command
-resumes; at the end, and with --gather at any time, DIR/results.json has every comparison of the
-complete runs of all targets in DIR, and DIR/RESULTS.md the tables.
+in minutes that everything runs. What runs stands in experiments/study/design.py, and what counts as
+a claim in claims.py beside it. For each target, recognisers' settings are chosen on validation
+people in DIR/TARGET_settings, and what more real images give is measured in DIR/TARGET_headroom;
+its cells then are a sweep in DIR/TARGET. With --only, which may be given several times, nothing
+runs but the choosing and cells with such names, as the commands under the tables have them. The
+same command resumes; at the end, and with --gather at any time, DIR/results.json has every
+comparison of the complete runs of all targets in DIR, and DIR/RESULTS.md the tables.
 """
 
 from __future__ import annotations
