@@ -25,23 +25,35 @@ from rlsyn_jax.stages.trained_rewards import resolve_rewards
 
 
 def candidates_per_image(config: ConfigDict, workdir: Path, num_classes: int) -> int:
-    """Returns how many samples are drawn for each one that is kept.
+    """Returns how many samples are drawn for each one that is kept, after the run's reinforcement.
 
-    That is config.synthesize.best_of or, where it is 0, as many as take the passes through the
-    generator that reinforcement and the candidates of its data set (config.synthesize.candidates)
-    took, to the nearest whole number. Every iteration that was made counts, its backward passes as
-    one or two forward passes, as stages.plan.iteration_flops has it; measures and grids of samples
-    meanwhile do not.
+    Every iteration that was made counts; see `candidates_after`.
 
     Args:
         config: complete configuration.
         workdir: of the run, whose stage reinforce is complete.
         num_classes: training people.
     """
+    iterations = max((record["step"] for record in read_curves(workdir)), default=0)
+    return candidates_after(config, iterations, num_classes)
+
+
+def candidates_after(config: ConfigDict, iterations: int, num_classes: int) -> int:
+    """Returns how many samples are drawn for each one that is kept.
+
+    That is config.synthesize.best_of or, where it is 0, as many as take the passes through the
+    generator that reinforcement and the candidates of its data set (config.synthesize.candidates)
+    take, to the nearest whole number. An iteration's backward passes count as one or two forward
+    passes, as stages.plan.iteration_flops has it; measures and grids of samples meanwhile do not.
+
+    Args:
+        config: complete configuration.
+        iterations: of reinforcement.
+        num_classes: training people.
+    """
     settings, reinforce = config.synthesize, config.reinforce
     if settings.best_of:
         return settings.best_of
-    iterations = max((record["step"] for record in read_curves(workdir)), default=0)
     _, _, num_trained_steps, _ = policy_steps(config)
     policy = policy_settings(config, num_classes, num_trained_steps, num_devices=1)
     model = build_generator(config, num_classes).clone(remat="none")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
+from rlsyn_jax.config import ConfigError
 from rlsyn_jax.stages.latent_space import sample_shape
 from rlsyn_jax.stages.plan import LARGEST_BATCH, UTILISATION, Devices, Plan, StagePlan, make_plan
+from rlsyn_jax.stages.plan_samples import plan_samples
 from rlsyn_jax.training.memory import MARGIN
 
 _ROWS = {
@@ -37,6 +39,7 @@ def describe(config: ConfigDict) -> str:
         "",
         *_table(config, plan.devices, plan.stages),
         "",
+        *_samples(config, plan.devices),
         *(f"problem: {problem}" for problem in plan.problems),
         *_problems_of_memory(plan.stages),
         *_remarks(config, plan),
@@ -109,6 +112,23 @@ def _table(config: ConfigDict, devices: Devices, stages: list[StagePlan]) -> lis
     return [
         f"{row[0]:<{width}}" + "".join(f"{cell:>18}" for cell in row[1:]) if row else ""
         for row in rows
+    ]
+
+
+def _samples(config: ConfigDict, devices: Devices) -> list[str]:
+    """Returns the lines of what stage synthesize draws."""
+    try:
+        samples = plan_samples(config)
+    except ConfigError:
+        return []  # Of reinforcement, and among the problems.
+    seconds = samples.seconds(devices, config.generator.dtype)
+    sets = ", ".join(f"{name} {number:,}" for name, number in samples.drawn.items())
+    return [
+        f"samples:    {sum(samples.drawn.values()):,} in {config.synthesize.num_steps} steps "
+        f"({sets})",
+        f"            {samples.flops:.3g} FLOPs, time "
+        f"{'not known' if seconds is None else _duration(seconds)}",
+        "",
     ]
 
 

@@ -11,6 +11,7 @@ from rlsyn_jax.models.dit_flops import forward_flops
 from rlsyn_jax.stages.data_counts import count_target
 from rlsyn_jax.stages.generator import build_generator
 from rlsyn_jax.stages.plan import UTILISATION, iteration_flops, largest_fitting, make_plan
+from rlsyn_jax.stages.plan_samples import plan_samples
 from rlsyn_jax.stages.plan_text import describe
 from rlsyn_jax.stages.policy import policy_settings, predicted_memory
 from rlsyn_jax.training.device_kinds import DEVICE_KINDS
@@ -152,6 +153,40 @@ def test_half_of_the_bits_take_half_of_the_activations_on_accelerators():
     whole, half = (part.gradients + part.activations for part in parts)
     assert 0.5 < half / whole < 0.7  # Attention maps stay float32.
     assert DEVICE_KINDS["h100"].usable == 0.75 * 80e9
+
+
+def test_samples_of_every_set_are_counted():
+    fields = {"synthesize__candidates": 2, "synthesize__images": 6, "synthesize__num_steps": 5}
+    config = changed(devices="h100x2", data__num_identities=30, **fields)
+    people = count_target(config)[0]
+    plan = plan_samples(config)
+    assert plan.drawn == {"cold_start": people * 12, "reinforced": people * 12}
+    forward = forward_flops(build_generator(config, people), (32, 32, 3))
+    assert plan.flops == people * 24 * 5 * 2 * forward  # Guided.
+    devices = make_plan(config).devices
+    peak = DEVICE_KINDS["h100"].float32
+    assert plan.seconds(devices, "float32") == pytest.approx(plan.flops / (2 * UTILISATION * peak))
+    config.update_from_flattened_dict(
+        {
+            "synthesize.guidance_scale": 1.0,
+            "synthesize.best_of": 5,
+            "recognize.arms": ("real", "real_best_of"),
+            "synthesize.identities": "novel",
+            "synthesize.num_novel": 7,
+            "synthesize.prior_identities": 9,
+        }
+    )
+    drawn = {"cold_start": 12 * people, "reinforced": 12 * people, "best_of": 30 * people}
+    more = plan_samples(config)
+    assert more.drawn == {**drawn, "novel": 42, "prior": 108}
+    assert more.flops == sum(more.drawn.values()) * 5 * forward
+    assert re.search(r"samples: +\d[\d,]* in 5 steps \(cold_start .*prior 108\)", describe(config))
+
+
+def test_steps_that_cannot_be_chosen_are_a_problem_of_the_plan_and_no_error():
+    arms = {"recognize__arms": ("real", "real_best_of")}
+    text = describe(changed(devices="h100x1", reinforce__sigma_floor=10.0, **arms))
+    assert "problem: " in text and "samples:" not in text
 
 
 def test_the_command_prints_a_plan_and_writes_nothing(program, tmp_path):
