@@ -203,6 +203,8 @@ def command_of(name: str, seeds: Iterable[int], headings: Iterable[str]) -> str:
 def stage_hours(folder: Path, headings: Iterable[str], seeds: Iterable[int]) -> float:
     """Returns the hours that the stages of some cells took, as planned; shared ones once.
 
+    Stage pretrain is left out: priors and extractors are kept, and whoever comes first makes them.
+
     Args:
         folder: of the sweep.
         headings: patterns of the cells' names.
@@ -219,7 +221,7 @@ def stage_hours(folder: Path, headings: Iterable[str], seeds: Iterable[int]) -> 
         for job in plan.jobs
         for cell in named.intersection(job.cells)
         for stage, fingerprint in job.fingerprints.items()
-        if is_made(folder / "cells" / cell, stage, fingerprint)
+        if stage != "pretrain" and is_made(folder / "cells" / cell, stage, fingerprint)
     }
     return sum(json.loads((path / "stage.json").read_text())["seconds"] for path in made) / 3600
 

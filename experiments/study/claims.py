@@ -1,6 +1,7 @@
 """What the study compares, and what of it counts as a claim.
 
-It is written before a target's runs begin, as the repository's history shows.
+Each comparison is written before the runs of its arm begin, as the repository's history shows; of
+those with a longer prior's people, the figures of the baselines were known by then.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """What the study runs.
 
-What counts as a claim stands in claims.py, and what is changed one at a time in variations.py, all
-of it before a target's runs begin. What of the method is compared is the target's config, which
-changes as validation people teach; experiments/LOG.md says when, and which test people had been
-looked at by then.
+What counts as a claim stands in claims.py, and what is changed one at a time in variations.py,
+before those runs begin. What of the method is compared is the target's config, which changes as
+validation people teach; experiments/LOG.md says when, and which test people had been looked at by
+then.
 
 A cell is one run of rlsyn_jax.main: a target, a seed (split, initialisation and generation), a
 number of training images an identity, and what recognisers begin with. Cells of one seed and number
@@ -191,8 +191,8 @@ TINY = Target(
     updates=20,
 )
 # Where arms without synthetic images are tried, nobody looks at what is generated: little is, and
-# the same whatever a config says of the prior and the generator, so that choices outlive changes of
-# both. Rewards compare several samples.
+# the same whatever a config says in these fields, so that choices outlive changes of them. Rewards
+# compare several samples.
 _HARDLY_GENERATED: dict[str, Any] = {
     "pretrain.steps": 1,
     "pretrain.batch_size": 16,

@@ -48,6 +48,35 @@ def nearest_centroid_accuracy(
     return rank1_identification(centroids, people, queries, query_labels)
 
 
+def named_by_others(embeddings: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Names every second image of each person by the mean of the others, as enrolled images are.
+
+    An image that had a part in the mean would find itself in it.
+
+    Args:
+        embeddings: float [n, dim]. labels: int [n].
+
+    Returns:
+        (bool [m] whether each was named right, int [m] who is in it), m the images that are named;
+        0 where nobody has two.
+
+    Raises:
+        ValueError: shapes that do not fit, or no embedding.
+    """
+    embeddings, labels = _checked("embeddings", embeddings, labels)
+    order = np.argsort(labels, kind="stable")
+    _, first, counts = np.unique(labels[order], return_index=True, return_counts=True)
+    place = np.empty(len(labels), int)
+    place[order] = np.arange(len(labels)) - np.repeat(first, counts)
+    named = place % 2 == 1
+    if not named.any():
+        return np.zeros(0, bool), labels[named]
+    _, hits = nearest_centroid_accuracy(
+        embeddings[~named], labels[~named], embeddings[named], labels[named]
+    )
+    return hits, labels[named]
+
+
 def _checked(name: str, embeddings, labels) -> tuple[np.ndarray, np.ndarray]:
     embeddings, labels = np.asarray(embeddings, np.float64), np.asarray(labels)
     if embeddings.ndim != 2 or labels.shape != (len(embeddings),):

@@ -13,15 +13,17 @@ from rlsyn_jax.training.atomic_files import whole_folder
 from rlsyn_jax.training.processes import barrier, is_primary
 
 
-def export_dataset(config: ConfigDict, directory: Path) -> None:
+def export_dataset(config: ConfigDict, directory: Path, *, of_target: bool = True) -> None:
     """Writes DIRECTORY_market1501, DIRECTORY_recordio and DIRECTORY_webdataset, those asked for.
 
     What is there already is whole, and left alone. "market1501" holds the real images too where
-    those are in that layout, and otherwise the synthetic ones with names and folder of the layout.
+    those are in that layout and of the same people, and otherwise the synthetic ones with names and
+    folder of the layout.
 
     Args:
         config: complete configuration.
         directory: folder of a finished synthetic data set.
+        of_target: whether the people in it are the target's.
 
     Raises:
         ValueError: the data set does not fit the format.
@@ -33,17 +35,17 @@ def export_dataset(config: ConfigDict, directory: Path) -> None:
     for kind in config.synthesize.exports:
         target = directory.with_name(f"{directory.name}_{kind}")
         if is_primary() and not target.exists():
-            number = _export(config, kind, directory, target)
+            number = _export(config, kind, directory, target, of_target)
             logging.info("synthesize: %d images as %s in %s", number, kind, target)
         barrier(f"synthesize: {target.name} is written")
 
 
-def _export(config: ConfigDict, kind: str, directory: Path, target: Path) -> int:
+def _export(config: ConfigDict, kind: str, directory: Path, target: Path, of_target: bool) -> int:
     if kind == "recordio":
         return export_insightface(directory, target)
     if kind == "webdataset":
         return export_webdataset(directory, target)
-    if config.data.source == "market1501":
+    if of_target and config.data.source == "market1501":
         return export_into_market1501(directory, config.data.path, target)
     with whole_folder(target) as folder:
         return export_market1501(directory, folder)

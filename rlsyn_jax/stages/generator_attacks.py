@@ -22,7 +22,13 @@ from rlsyn_jax.evaluation.privacy.extraction import (
     extraction,
 )
 from rlsyn_jax.evaluation.privacy.membership import membership_inference
-from rlsyn_jax.stages.generator import alpha_bars, build_generator, load_model, make_sampler
+from rlsyn_jax.stages.generator import (
+    alpha_bars,
+    build_generator,
+    in_batches,
+    load_model,
+    make_sampler,
+)
 from rlsyn_jax.stages.inputs import train_labels
 from rlsyn_jax.stages.latent_space import open_latent_space
 from rlsyn_jax.stages.recognition_measures import figure
@@ -236,9 +242,5 @@ def _draw(config, sampler, params, classes) -> np.ndarray:
     """Draws one sample a class label, in batches of the size that stage synthesize has compiled."""
     settings = config.synthesize
     size = max(1, settings.batch_size // settings.images) * settings.images
-    key = jax.random.key(config.seed + 31)
-    parts = []
-    for start in range(0, len(classes), size):
-        places = np.minimum(np.arange(start, start + size), len(classes) - 1)
-        parts.append(np.asarray(sampler(params, key, places, classes[places])))
-    return np.concatenate(parts)[: len(classes)]
+    sample = in_batches(sampler, params, jax.random.key(config.seed + 31), size)
+    return sample(np.arange(len(classes)), classes)

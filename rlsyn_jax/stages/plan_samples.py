@@ -30,7 +30,11 @@ class SamplesPlan:
     flops: int
 
     def seconds(self, devices: Devices, dtype: str) -> float | None:
-        """Returns the time of it at the assumed utilisation, or None where rates are not known."""
+        """Returns the time of it at the assumed utilisation, or None where rates are not known.
+
+        Of several processes each draws all of them, on its own devices: where the devices are of
+        several, it takes so many times as long.
+        """
         if devices.kind is None:
             return None
         return self.flops / (devices.number * UTILISATION * getattr(devices.kind, dtype))

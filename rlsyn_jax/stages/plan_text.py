@@ -127,7 +127,8 @@ def _samples(config: ConfigDict, devices: Devices) -> list[str]:
         f"samples:    {sum(samples.drawn.values()):,} in {config.synthesize.num_steps} steps "
         f"({sets})",
         f"            {samples.flops:.3g} FLOPs, time "
-        f"{'not known' if seconds is None else _duration(seconds)}",
+        f"{'not known' if seconds is None else _duration(seconds)}"
+        " (where all devices are of one process; each of several draws all)",
         "",
     ]
 

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from absl import logging
 from ml_collections import ConfigDict
 
+from rlsyn_jax.config import ConfigError
 from rlsyn_jax.evaluation.bootstrap import cluster_bootstrap
-from rlsyn_jax.evaluation.identification import nearest_centroid_accuracy
+from rlsyn_jax.evaluation.identification import named_by_others, nearest_centroid_accuracy
 from rlsyn_jax.stages.extractors import embed_images, load_extractor
 from rlsyn_jax.stages.generator import in_batches, load_model, make_sampler
 from rlsyn_jax.stages.inputs import load_general
@@ -36,12 +38,16 @@ def measure_prior(config: ConfigDict, workdir: Path) -> dict | None:
 
     Returns:
         {"people": how many, "guided": with config.synthesize.guidance_scale, "unguided": without,
-        "real": their real images, as figures in [0, 1]}; None where the run did not train the
-        prior.
+        "real": every second of their real images by the others, None where nobody has two; figures
+        in [0, 1]}; None where the run did not train the prior, or its data are gone.
     """
     if config.pretrain.source != "train":
         return None
-    general = load_general(config, workdir)
+    try:
+        general = load_general(config, workdir)
+    except ConfigError as error:
+        logging.warning("evaluate: the prior is not measured, since its data are gone: %s", error)
+        return None
     number = min(_PEOPLE, general.num_identities)
     people = np.linspace(0, general.num_identities - 1, number).round().astype(int)
     rows = np.concatenate([np.flatnonzero(general.identities == one)[:_IMAGES] for one in people])
@@ -58,29 +64,15 @@ def measure_prior(config: ConfigDict, workdir: Path) -> dict | None:
         sampler, key = make_sampler(drawn_with, known), jax.random.key(config.seed + 9)
         sample = in_batches(sampler, params, key, min(_SAMPLES, config.synthesize.batch_size))
         images = sample(np.arange(_SAMPLES), labels)
-        result[name] = share_named(config, enrolled, names, embed_images(judge, images), labels)
-    result["real"] = share_named(config, enrolled, names, enrolled, names)
+        _, hits = nearest_centroid_accuracy(enrolled, names, embed_images(judge, images), labels)
+        result[name] = _share(config, hits, labels)
+    hits, shown = named_by_others(enrolled, names)
+    result["real"] = _share(config, hits, shown) if len(hits) else None
     return result
 
 
-def share_named(
-    config: ConfigDict,
-    enrolled: np.ndarray,
-    enrolled_labels: np.ndarray,
-    embeddings: np.ndarray,
-    labels: np.ndarray,
-) -> dict:
-    """Measures how many images are named rightly, by the mean enrolled embedding of each person.
-
-    Args:
-        config: complete configuration.
-        enrolled: float [m, dim], of real images. enrolled_labels: int [m], who is in them.
-        embeddings: float [n, dim], of images to name. labels: int [n], whom they should show.
-
-    Returns:
-        A figure, whose interval is by bootstrap over people.
-    """
-    _, hits = nearest_centroid_accuracy(enrolled, enrolled_labels, embeddings, labels)
+def _share(config: ConfigDict, hits: np.ndarray, labels: np.ndarray) -> dict:
+    """Returns the share that is named rightly, its interval by bootstrap over people."""
     return figure(
         *cluster_bootstrap(
             hits.astype(np.float64),
@@ -101,9 +93,10 @@ def describe_prior(measured: dict | None) -> list[str]:
         )
         for name in ("guided", "unguided")
     )
+    real = measured["real"]
     return [
         f"The prior: of samples of {measured['people']} of its own people, drawn from noise, "
-        f"{guided} show whom they were asked for, by the judge, and {unguided} without guidance; "
-        f"of real images {100 * measured['real']['mean']:.0f} %. Where few do, it may have to "
-        "train longer."
+        f"{guided} show whom they were asked for, by the judge, and {unguided} without guidance"
+        + (f"; of real images {100 * real['mean']:.0f} %" if real else "")
+        + ". The judge has learnt these people. Where few do, the prior may have to train longer."
     ]

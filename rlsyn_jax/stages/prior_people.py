@@ -6,13 +6,16 @@ images of a person differ reaches a recogniser through them. Nothing of the targ
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import jax
 import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
+from rlsyn_jax.data.identity_dataset import IdentityDataset
 from rlsyn_jax.data.synthetic_writer import SyntheticDatasetWriter, load_synthetic
-from rlsyn_jax.evaluation.identification import nearest_centroid_accuracy
+from rlsyn_jax.evaluation.identification import named_by_others, nearest_centroid_accuracy
 from rlsyn_jax.evaluation.unit_rows import unit_rows
 from rlsyn_jax.stages.adapt import class_means
 from rlsyn_jax.stages.extractors import embed_images, load_extractor
@@ -43,30 +46,29 @@ def write_prior_people(config: ConfigDict, record: StageRecord) -> dict:
 
     Returns:
         What gate.json has of it: {"identities", "images", "candidates_per_image",
-        "identity_accuracy", "verdict"}.
+        "identity_accuracy", "real_identity_accuracy" (None where nobody has two images), "usable",
+        "verdict"}.
 
     Raises:
-        ConfigError: the prior knows other people than config.general_data, or fewer than asked for.
+        ConfigError: see `check_prior_people`.
     """
     settings, workdir = config.synthesize, record.directory.parent
-    general = load_general(config, workdir)
-    params = load_model(config, workdir, STAGE)
+    general, params = check_prior_people(config, workdir)
     known = num_classes(params)
-    check_knows_general(known, general, "synthesize.prior_identities")
-    check_prior_identities(config, known)
     number, reward = settings.prior_identities, load_extractor(config, workdir, "reward")
-    rows = np.flatnonzero(general.identities < number)
-    real, real_labels = general.images[rows], general.identities[rows]
-    means = unit_rows(class_means(embed_images(reward, real), real_labels))
+    real = general.subset(np.flatnonzero(general.identities < number))
+    real_labels = real.identities
+    means = unit_rows(class_means(embed_images(reward, real.images), real_labels))
     names = tuple(general.identity_names[:number])
     writer = SyntheticDatasetWriter(
         record.directory / FOLDER, identity_names=names, image_format=settings.image_format
     )
     barrier("synthesize prior: every process has read the journal")
     sampler, key = make_sampler(config, known), jax.random.key(config.seed + 11)
-    sample = in_batches(sampler, params, key, settings.batch_size)
+    # Whole people at a time, whose candidates fill so many batches.
+    at_once = max(1, settings.batch_size // settings.images)
+    sample = in_batches(sampler, params, key, at_once * settings.images)
     drawn = settings.images * settings.candidates
-    at_once = max(1, settings.batch_size // drawn)
     progress = Progress(
         "synthesize prior", number, first_step=0, every_seconds=config.log_every_seconds
     )
@@ -98,21 +100,55 @@ def write_prior_people(config: ConfigDict, record: StageRecord) -> dict:
     made, _ = load_synthetic(record.directory / FOLDER)
     # What is alike is told by the one extractor, and whether it is, by the other.
     judge = load_extractor(config, workdir, "judge")
+    enrolled = embed_images(judge, real.images)
     accuracy, _ = nearest_centroid_accuracy(
-        embed_images(judge, real), real_labels, embed_images(judge, made.images), made.identities
+        enrolled, real_labels, embed_images(judge, made.images), made.identities
     )
+    hits, _ = named_by_others(enrolled, real_labels)
+    real_accuracy = float(hits.mean()) if len(hits) else None
+    usable = accuracy >= settings.gate_share * (1.0 if real_accuracy is None else real_accuracy)
     verdict = (
-        f"{FOLDER}: {len(made.images)} images of {number} people whom the prior learnt. An "
-        f"independent recogniser names the right one of them in {accuracy:.0%} of the images."
+        f"{FOLDER}: an independent recogniser names the right one of {number} people whom the "
+        f"prior learnt in {accuracy:.0%} of the synthetic images"
+        + ("." if real_accuracy is None else f", and in {real_accuracy:.0%} of real images.")
+        + (
+            " The samples are usable."
+            if usable
+            else " The samples are NOT usable: they do not show the people they are labelled with. "
+            "The prior may have to train longer, or knows other people than config.general_data."
+        )
     )
-    logging.info("synthesize: %s", verdict)
+    (logging.info if usable else logging.warning)("synthesize: %s", verdict)
     return {
         "identities": number,
         "images": len(made.images),
         "candidates_per_image": settings.candidates,
-        "identity_accuracy": accuracy,
+        "identity_accuracy": float(accuracy),
+        "real_identity_accuracy": real_accuracy,
+        "usable": bool(usable),
         "verdict": verdict,
     }
+
+
+def check_prior_people(config: ConfigDict, workdir: Path) -> tuple[IdentityDataset, dict]:
+    """Checks that the run's prior can be asked for config.synthesize.prior_identities.
+
+    Args:
+        config: complete configuration.
+        workdir: of the run, whose stage pretrain is complete.
+
+    Returns:
+        The general people, and the prior's parameters.
+
+    Raises:
+        ConfigError: the prior knows another number of people than config.general_data has, or fewer
+            than asked for.
+    """
+    general, params = load_general(config, workdir), load_model(config, workdir, STAGE)
+    known = num_classes(params)
+    check_knows_general(known, general, "synthesize.prior_identities")
+    check_prior_identities(config, known)
+    return general, params
 
 
 def _card(config: ConfigDict, writer: SyntheticDatasetWriter) -> str:

@@ -144,8 +144,9 @@ def _summary(results: dict, gate: dict) -> list[dict]:
             against = f"“{ARM_TITLES[baseline]}”"
         text = f"{title}, against {against}. " + "; ".join(sentences) + "."
         lines.append({"text": text, "warning": False})
-    for name in SET_TITLES:
-        if name in gate and not gate[name]["usable"]:
+    for name in (*SET_TITLES, prior_people.FOLDER):
+        # Those of the prior's people were once written without that word.
+        if name in gate and not gate[name].get("usable", True):
             lines.append({"text": gate[name]["verdict"], "warning": True})
     return lines
 

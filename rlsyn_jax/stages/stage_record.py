@@ -145,7 +145,8 @@ class StageRecord:
         if old and old["fingerprint"] != self._content["fingerprint"]:
             raise StageError(_changes(self.directory, stage, old, self._content))
         files = old.get("files", {}) if old else {}
-        for section in set(_DATA).intersection(fields):
+        # Also of a stage that reads the one or the other by way of those before it.
+        for section in _DATA:
             found = files_fingerprint(config, section)
             if found and files.setdefault(section, found) != found:
                 raise StageError(_other_files(self.directory, stage, section, config[section].path))

@@ -66,6 +66,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
     record = StageRecord(workdir, "synthesize", config, FIELDS, INPUTS)
     if record.complete:
         return
+    if config.synthesize.prior_identities:
+        prior_people.check_prior_people(config, workdir)
     dataset, splits = load_target(config, workdir)
     judge = load_extractor(config, workdir, "judge")
     train_images, labels = train_labels(dataset, splits)
@@ -130,10 +132,10 @@ def run(config: ConfigDict, workdir: Path) -> None:
         gate[novel_identities.FOLDER] = novel_identities.write_novel(
             config, record, dataset, splits
         )
-        export_dataset(config, record.directory / novel_identities.FOLDER)
+        export_dataset(config, record.directory / novel_identities.FOLDER, of_target=False)
     if config.synthesize.prior_identities:
         gate[prior_people.FOLDER] = prior_people.write_prior_people(config, record)
-        export_dataset(config, record.directory / prior_people.FOLDER)
+        export_dataset(config, record.directory / prior_people.FOLDER, of_target=False)
     write_json(record.directory / "gate.json", gate)
     record.finish()
 

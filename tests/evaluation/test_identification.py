@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 
-from rlsyn_jax.evaluation.identification import nearest_centroid_accuracy, rank1_identification
+from rlsyn_jax.evaluation.identification import (
+    named_by_others,
+    nearest_centroid_accuracy,
+    rank1_identification,
+)
 from rlsyn_jax.evaluation.nearest_real import nearest_real_distances
 
 
@@ -55,3 +59,22 @@ def test_mistakes_are_told():
         nearest_centroid_accuracy(np.ones((3, 2)), np.ones(2), np.ones((1, 2)), np.ones(1))
     with pytest.raises(ValueError, match="m at least 1"):
         nearest_real_distances(np.ones((3, 2)), np.ones((0, 2)))
+
+
+def test_no_image_is_named_by_itself():
+    """Of noise, as many are named rightly as chance has it."""
+    random = np.random.default_rng(0)
+    labels = random.permutation(np.repeat(np.arange(10), 40))
+    hits, named = named_by_others(random.normal(size=(400, 64)), labels)
+    assert np.bincount(named).tolist() == [20] * 10
+    assert hits.mean() == pytest.approx(0.1, abs=0.06)
+    hits, named = named_by_others(np.eye(10)[labels], labels)
+    assert hits.all() and len(named) == 200
+
+
+def test_of_three_images_the_second_is_named_and_of_one_none():
+    embeddings = np.array([[1.0, 0], [0, 1], [1, 0.1], [1, 0.2], [0, 1]])
+    hits, named = named_by_others(embeddings, np.array([7, 3, 7, 7, 5]))
+    assert (hits.tolist(), named.tolist()) == ([True], [7])
+    hits, named = named_by_others(embeddings, np.arange(5))
+    assert len(hits) == len(named) == 0

@@ -43,6 +43,19 @@ def test_every_format_holds_every_image(config, tmp_path):
     assert (tmp_path / "reinforced_recordio").stat().st_mtime_ns == before
 
 
+def test_other_people_than_the_target_s_are_exported_alone(config, tmp_path):
+    """Their names are not among those of the real images, which "market1501" would add."""
+    config.data.source, config.data.path = "market1501", str(tmp_path / "market")
+    config.synthesize.exports = ("market1501",)
+    written(tmp_path / "prior", 4)
+    for folder in ("bounding_box_train", "query", "bounding_box_test"):
+        (tmp_path / "market" / folder).mkdir(parents=True)
+    with pytest.raises(ValueError, match="are not among those of"):
+        export_dataset(config, tmp_path / "prior")
+    export_dataset(config, tmp_path / "prior", of_target=False)
+    assert len(list((tmp_path / "prior_market1501" / "bounding_box_train").iterdir())) == 4
+
+
 def test_nothing_is_written_that_nobody_asked_for_or_of_nothing(config, tmp_path):
     written(tmp_path / "empty", 0)
     export_dataset(config, tmp_path / "empty")

@@ -1,5 +1,7 @@
 """The prior's own people as a data set: the most alike are kept, and a kill loses nothing."""
 
+import shutil
+
 import jax
 import numpy as np
 import pytest
@@ -94,3 +96,28 @@ def test_too_many_of_them_are_told_before_anything_is_made(program, tmp_path):
     assert "the prior knows 6 people; set it to 6 or less" in program.log_of(process)
     assert process.returncode == 1
     assert not (tmp_path / "pretrain" / "model").exists()
+
+
+def test_too_many_of_them_are_told_before_any_set_is_drawn(drawn, program, tmp_path):
+    """Where the prior was complete before they were asked for."""
+    shutil.copytree(drawn[0] / "pretrain", tmp_path / "pretrain")
+    more = {"synthesize.prior_identities": 7, "synthesize.images": 4}
+    process = program.start(tmp_path, fields={**FIELDS, **more})
+    assert "the prior knows 6 people; set it to 6 or less" in program.log_of(process)
+    assert (tmp_path / "reinforce" / "model").exists()
+    assert not list((tmp_path / "synthesize").glob("*/"))
+
+
+def test_a_set_of_other_people_is_told(drawn, tmp_path, caplog):
+    """As by an imported prior that knows as many people, but others."""
+    workdir, config, gate = drawn
+    shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
+    config = config.copy_and_resolve_references()
+    reached = gate["identity_accuracy"] / gate["real_identity_accuracy"]
+    for share, usable in ((reached - 0.01, True), (min(1.0, reached + 0.01), False)):
+        shutil.rmtree(tmp_path / "synthesize")
+        caplog.clear()
+        config.synthesize.gate_share = share
+        told = write_prior_people(config, record_of(tmp_path, config))
+        assert told["usable"] == usable
+        assert ("NOT usable" in told["verdict"]) == ("NOT usable" in caplog.text) == (not usable)

@@ -109,6 +109,19 @@ def test_other_files_of_a_data_set_are_refused_and_a_copy_is_not(program, tmp_pa
     run_nothing(config, tmp_path / "run")
 
 
+def test_other_files_of_the_general_data_are_refused_by_every_stage(program, tmp_path):
+    general = folder_of_images(tmp_path / "set")
+    config = program.config(general_data={"source": "folder", "path": str(general)})
+    run_nothing(config, tmp_path / "run")
+    for stage in STAGES:
+        (tmp_path / "run" / stage / "made.txt").touch()
+    (general / "person 0" / "0.png").write_bytes(b"another")
+    for stage in STAGES:
+        module = _module(stage)
+        with pytest.raises(StageError, match="other files of config.general_data.path"):
+            StageRecord(tmp_path / "run", stage, config, module.FIELDS, module.INPUTS)
+
+
 def test_what_is_kept_of_general_people_is_of_their_files(program, tmp_path):
     general = folder_of_images(tmp_path / "set")
     config = program.config(general_data={"source": "folder", "path": str(general)})
