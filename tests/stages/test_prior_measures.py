@@ -11,21 +11,30 @@ from rlsyn_jax.stages.prior_measures import describe_prior, measure_prior
 
 
 def test_samples_of_the_prior_are_named_by_the_judge(program, tmp_path):
-    program.run(tmp_path)
-    measured = json.loads((tmp_path / "evaluate" / "metrics.json").read_text())["prior"]
+    fields = {"pretrain.steps": 2}
+    program.run(tmp_path, "--stages=pretrain", fields=fields)
+    config = program.config()
+    config.update_from_flattened_dict(fields)
+    measured = measure_prior(config, tmp_path)
     assert measured["people"] == 6
     for name in ("guided", "unguided", "real"):
         shares = measured[name]
         assert 0 <= shares["low"] <= shares["mean"] <= shares["high"] <= 1
     (sentence,) = describe_prior(measured)
     assert f"real images {100 * measured['real']['mean']:.0f} %" in sentence
-    assert sentence in (tmp_path / "report" / "report.html").read_text()
-
-    config = program.config()
     general = load_general(config, tmp_path)
     embeddings = embed_images(load_extractor(config, tmp_path, "judge"), general.images)
     hits, _ = named_by_others(embeddings, general.identities)
     assert measured["real"]["mean"] == pytest.approx(hits.mean())
+
+
+@pytest.mark.slow
+def test_a_run_tells_how_often_its_prior_draws_the_right_people(program, tmp_path):
+    program.run(tmp_path)
+    measured = json.loads((tmp_path / "evaluate" / "metrics.json").read_text())["prior"]
+    (sentence,) = describe_prior(measured)
+    assert sentence in (tmp_path / "report" / "report.html").read_text()
+    assert measured == measure_prior(program.config(), tmp_path)
 
 
 def test_nothing_is_said_of_a_prior_that_was_not_measured():
