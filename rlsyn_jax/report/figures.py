@@ -59,7 +59,8 @@ def interval_chart(title: str, rows: Sequence[tuple[str, float, float, float]]) 
         axes.set_axisbelow(True)
         axes.tick_params(length=0)
         axes.spines["left"].set_visible(False)
-        axes.set_title(title)
+        # Of the figure, since long labels leave the axes too narrow for it.
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
         return svg(figure)
 
 
