@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import matplotlib
@@ -14,6 +15,7 @@ from PIL import Image
 INK, MUTED, GRID = "#1f2933", "#7b8794", "#e4e7eb"
 # Okabe and Ito's colours, which people with any colour vision tell apart.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+_LABEL_WIDTH = 34  # Characters.
 # Of every chart.
 STYLE = {
     "font.size": 10,
@@ -45,7 +47,11 @@ def interval_chart(title: str, rows: Sequence[tuple[str, float, float, float]]) 
         data URI of an SVG.
     """
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5.2, 0.6 + 0.36 * len(rows)), layout="constrained")
+        # Long labels in several lines, or they leave no room for the axes.
+        labels = [textwrap.fill(label, _LABEL_WIDTH) for label, *_ in rows]
+        lines = 1 + max(label.count("\n") for label in labels)
+        height = 0.6 + (0.36 + 0.16 * (lines - 1)) * len(rows)
+        figure = Figure(figsize=(5.2, height), layout="constrained")
         axes = figure.subplots()
         places = np.arange(len(rows))[::-1]
         axes.axvline(rows[0][1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
@@ -53,7 +59,7 @@ def interval_chart(title: str, rows: Sequence[tuple[str, float, float, float]]) 
             color = MUTED if number == 0 else COLORS[0]
             axes.plot([low, high], [place, place], color=color, linewidth=2, alpha=0.6)
             axes.plot(mean, place, "o", color=color, markersize=6)
-        axes.set_yticks(places, [row[0] for row in rows])
+        axes.set_yticks(places, labels)
         axes.set_ylim(-0.6, len(rows) - 0.4)
         axes.grid(axis="x")
         axes.set_axisbelow(True)

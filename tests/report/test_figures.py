@@ -231,3 +231,12 @@ def test_a_strip_is_the_images_with_a_white_line_between_them(number, channels):
     for place in range(number):
         np.testing.assert_array_equal(strip[:, 3 * place : 3 * place + 2], images[place])
         assert (strip[:, 3 * place + 2 : 3 * place + 3] == 255).all()
+
+
+def test_long_labels_leave_room_for_the_intervals(recwarn):
+    label = "images=2,start=general,seed=0 real + people of the prior, selected " * 2
+    rows = [(label, 50.0, 40.0, 60.0)] * 3
+    tree = ElementTree.fromstring(base64.b64decode(interval_chart("mAP", rows).partition(",")[2]))
+    assert not recwarn.list
+    wide, high = (float(tree.attrib[name].removesuffix("pt")) for name in ("width", "height"))
+    assert wide < 400 and high > 150
