@@ -1,7 +1,7 @@
 """The study: does the method help, by how much, against what, on real images and with seeds.
 
     python experiments/ablation.py --workdir=DIR --data=FOLDER [--targets=lfw,omniglot] [--seeds=5]
-        [--only='2 images, *']
+        [--only='2 images, *'] [--results=DIR]
 
 FOLDER has lfw_target, lfw_general, omniglot/small1, omniglot/small2 and orl_faces, one folder of
 images an identity, as experiments/study_data.py lays them out; without them, --targets=tiny shows
@@ -10,8 +10,10 @@ a claim in claims.py beside it. For each target, recognisers' settings are chose
 people in DIR/TARGET_settings, and what more real images give is measured in DIR/TARGET_headroom;
 its cells then are a sweep in DIR/TARGET. With --only, which may be given several times, nothing
 runs but the choosing and cells with such names, as the commands under the tables have them. The
-same command resumes; at the end, and with --gather at any time, DIR/results.json has every
-comparison of the complete runs of all targets in DIR, and DIR/RESULTS.md the tables.
+same command resumes; at the end, and with --gather at any time, results.json has every comparison
+of the complete runs of all targets in DIR, and RESULTS.md the tables. Both stand in DIR, or in the
+folder that --results names, where what they have of targets that DIR does not have is kept: each
+target can be run on a machine of its own.
 """
 
 from __future__ import annotations
@@ -47,6 +49,7 @@ from study.design import (
     variations_of,
 )
 from study.gathering import Runs, arm_rows, best_arm, best_mean, choose, decide
+from study.written_results import COMPARISONS_FILE, TABLES_FILE, read_results
 from study.variations import IMAGES_OF_VARIATIONS, VARIATIONS
 from sweeping.cells import cell_names
 from sweeping.name_patterns import add_only, is_like, unmatched
@@ -97,16 +100,21 @@ def main(arguments: list[str]) -> None:
             if asked and not sweep(workdir / folder, target, made, asked, options.parallel):
                 failed.append(folder.replace("_headroom", " (headroom)"))
                 break
+    results = (options.results or workdir).absolute()
+    written = read_results(results)
     claims, lines = [], ["# Results", "", *_ABOUT, ""]
-    # Also of targets that other commands ran in the folder.
+    # Also of targets that other commands ran in the folder, or elsewhere.
     for name in _TARGETS:
         if any((workdir / f"{name}{part}" / "sweep.json").exists() for part in ("", "_headroom")):
             runs = Runs(workdir / name)
             claims += compare(name, runs)
-            lines += [*tables(name, runs, workdir), ""]
-    write_json(workdir / "results.json", claims)
-    write_text(workdir / "RESULTS.md", "\n".join(lines) + "\n")
-    print(f"results: {workdir / 'results.json'}, {workdir / 'RESULTS.md'}", flush=True)
+            lines += [*tables(name, runs, workdir, results), ""]
+        else:
+            claims += [claim for claim in written.comparisons if claim["data"] == name]
+            lines += written.sections.get(name, [])
+    write_json(results / COMPARISONS_FILE, claims)
+    write_text(results / TABLES_FILE, "\n".join(lines) + "\n")
+    print(f"results: {results / COMPARISONS_FILE}, {results / TABLES_FILE}", flush=True)
     if not (named or failed or options.gather):
         sys.exit(f"error: what --only names is not of the chosen settings: {options.only}")
     if failed:
@@ -226,8 +234,8 @@ def stage_hours(folder: Path, headings: Iterable[str], seeds: Iterable[int]) -> 
     return sum(json.loads((path / "stage.json").read_text())["seconds"] for path in made) / 3600
 
 
-def tables(name: str, runs: Runs, workdir: Path) -> Iterator[str]:
-    """Yields the lines of a target's tables."""
+def tables(name: str, runs: Runs, workdir: Path, results: Path) -> Iterator[str]:
+    """Yields the lines of a target's tables; its charts are drawn in the folder of results."""
     yield f"## {name}"
     tried = Runs(workdir / f"{name}_settings")
     try:
@@ -255,10 +263,10 @@ def tables(name: str, runs: Runs, workdir: Path) -> Iterator[str]:
     for change in variations_of(_TARGETS[name]):
         heading = f"{change} ({title(IMAGES_OF_VARIATIONS, 'random')})"
         yield from _table(name, change, heading, runs.named(change), baseline, workdir)
-    yield from leakage_chart(name, runs, baseline, workdir)
+    yield from leakage_chart(name, runs, baseline, results)
 
 
-def leakage_chart(name: str, runs: Runs, baseline: str, workdir: Path) -> Iterator[str]:
+def leakage_chart(name: str, runs: Runs, baseline: str, results: Path) -> Iterator[str]:
     """Draws what samples add over what they give away, and yields the lines that show it."""
     unvaried = [*runs.named(title(IMAGES_OF_VARIATIONS, "random")).values()]
     arms = leakage.arms_of(unvaried, baseline)
@@ -272,7 +280,7 @@ def leakage_chart(name: str, runs: Runs, baseline: str, workdir: Path) -> Iterat
     }
     file = f"figures/gain_and_leakage_{name}.png"
     leakage.draw(
-        workdir / file,
+        results / file,
         f"{name}, 2 images, random start: {len(unvaried)} seeds",
         baseline,
         arms,
@@ -342,6 +350,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add_only(parser)
     parser.add_argument("--parallel", type=int, default=1, help="runs at a time")
     parser.add_argument("--gather", action="store_true", help="run nothing")
+    parser.add_argument(
+        "--results", type=Path, help="folder of RESULTS.md and results.json; default: --workdir"
+    )
     options = parser.parse_args(arguments)
     options.targets = options.targets.split(",")
     unknown = set(options.targets) - set(_TARGETS)

@@ -243,6 +243,25 @@ def test_targets_that_were_run_before_are_not_forgotten(workdir):
     }
 
 
+def test_results_of_targets_that_were_run_elsewhere_are_kept(workdir, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    for folder in workdir.glob("lfw*"):
+        shutil.copytree(folder, other / folder.name.replace("lfw", "orl"))
+    results = other / "together"
+    both = [f"--results={results}", "--gather"]
+    ablation.main([f"--workdir={other}", *both])
+    ablation.main([f"--workdir={workdir}", *both])
+    comparisons = json.loads((results / "results.json").read_text())
+    assert list(dict.fromkeys(each["data"] for each in comparisons)) == ["lfw", "orl"]
+    page = (results / "RESULTS.md").read_text()
+    assert [line for line in page.splitlines() if line.startswith("## ")] == ["## lfw", "## orl"]
+    # Whichever is gathered again, and where neither is, nothing changes.
+    for folder in (workdir, other, other / "none"):
+        ablation.main([f"--workdir={folder}", *both])
+        assert (results / "RESULTS.md").read_text() == page
+        assert json.loads((results / "results.json").read_text()) == comparisons
+
+
 def test_five_seeds_are_a_claim(tmp_path):
     plan = {}
     for seed in range(5):
