@@ -49,8 +49,8 @@ from study.design import (
     variations_of,
 )
 from study.gathering import Runs, arm_rows, best_arm, best_mean, choose, decide
-from study.written_results import COMPARISONS_FILE, TABLES_FILE, read_results
 from study.variations import IMAGES_OF_VARIATIONS, VARIATIONS
+from study.written_results import COMPARISONS_FILE, TABLES_FILE, read_results
 from sweeping.cells import cell_names
 from sweeping.name_patterns import add_only, is_like, unmatched
 from sweeping.plan import read_plan
