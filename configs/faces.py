@@ -37,7 +37,8 @@ def get_config(target="orl"):
     config.pretrain.steps = 7000
     config.pretrain.batch_size = 16
     config.pretrain.warmup_steps = 200
-    config.extractor.steps = 1000
+    # Unseen people: mAP 14 after 1,000 updates, 24 after 4,000 (experiments/LOG.md).
+    config.extractor.steps = 4000
     config.data.source = "folder"
     config.data.path = {"orl": "data/orl_faces", "lfw": "data/lfw_target"}[target]
     config.data.min_images = {"orl": 1, "lfw": 6}[target]

@@ -79,6 +79,24 @@ COMPARISONS = (
         "reinforced against best of N", "real_reinforced", "random", ("real_best_of",), "random"
     ),
     Comparison(
+        "the method with the prior's people, against real images, from scratch",
+        "real_prior_reinforced_selected",
+        "random",
+        REAL_ONLY,
+        "random",
+        GOAL,
+        "the prior's people, as classes",
+    ),
+    Comparison(
+        "the method with the prior's people, against the method",
+        "real_prior_reinforced_selected",
+        "random",
+        ("real_reinforced_selected",),
+        "random",
+        0.0,
+        "the prior's people, as classes",
+    ),
+    Comparison(
         "the method with a longer prior's people, against real images, from scratch",
         "real_prior_reinforced_selected",
         "random",

@@ -134,7 +134,10 @@ def test_updates_are_so_many_times_the_configured_ones(name, updates):
 
 def write_settings_runs(folder):
     """CosFace serves random starts, half the rate the joint training of others."""
-    helped = {("random", "CosFace"): "real_affine", ("general", "half the rate"): "real_joint"}
+    helped = {
+        ("random", "CosFace, twice the rate"): "real_affine",
+        ("general", "twice the rate"): "real_joint",
+    }
     plan = {}
     for start, arms in CHOOSERS.items():
         for setting in TARGETS["lfw"].settings:
@@ -163,9 +166,9 @@ def written_study(tmp_path):
     more = {}
     # Settings that were not chosen are not shown.
     for images, gain, setting in (
-        (1, 0.0, "CosFace"),
-        (0, 0.3, "CosFace"),
-        (2, 0.2, "half the rate"),
+        (1, 0.0, "CosFace, twice the rate"),
+        (0, 0.3, "CosFace, twice the rate"),
+        (2, 0.2, "twice the rate"),
     ):
         named = headroom_title(images, "random", setting)
         more[f"more {images}"] = {"name": named, "seed": 0}
@@ -198,7 +201,10 @@ def test_claims_hold_where_mean_and_interval_say_so(workdir):
     only = f"--only={shlex.quote(title(1, 'random'))}"
     assert f"\n`{command} --seeds=3 {only}`: 3.0 hours\n" in page
     assert scratch["command"] == f"{command} --seeds=3 {only}"
-    more = [shlex.quote(headroom_title(images, "random", "CosFace")) for images in (1, 0)]
+    more = [
+        shlex.quote(headroom_title(images, "random", "CosFace, twice the rate"))
+        for images in (1, 0)
+    ]
     shown = f"{command} --seeds=1 --only={more[0]} --only={more[1]}"
     assert f"\n`{shown}`: 2.0 hours\n" in page
     assert f"\n{2 * len(SETTINGS) + 3}.0 hours, by the first of the commands below.\n" in page
@@ -293,8 +299,8 @@ def test_a_gain_below_the_goal_is_no_claim(workdir):
 def test_settings_are_those_of_the_best_arm_without_synthetic_images(workdir):
     choices = ablation.chosen("lfw", workdir)
     expected = {
-        "random": Choice("CosFace", "affine"),
-        "general": Choice("half the rate", "rand_augment"),
+        "random": Choice("CosFace, twice the rate", "affine"),
+        "general": Choice("twice the rate", "rand_augment"),
     }
     assert choices == expected
     for cell in cells(TARGETS["lfw"], "data", "priors", 1, choices):
