@@ -16,7 +16,6 @@ from study.design import (
     CHOOSERS,
     HEADROOM,
     MEASURES,
-    SETTINGS,
     STARTS,
     TARGETS,
     TINY,
@@ -133,7 +132,7 @@ def test_updates_are_so_many_times_the_configured_ones(name, updates):
 
 
 def write_settings_runs(folder):
-    """CosFace serves random starts, half the rate the joint training of others."""
+    """CosFace serves random starts, twice the rate the joint training of others."""
     helped = {
         ("random", "CosFace, twice the rate"): "real_affine",
         ("general", "twice the rate"): "real_joint",
@@ -207,7 +206,10 @@ def test_claims_hold_where_mean_and_interval_say_so(workdir):
     ]
     shown = f"{command} --seeds=1 --only={more[0]} --only={more[1]}"
     assert f"\n`{shown}`: 2.0 hours\n" in page
-    assert f"\n{2 * len(SETTINGS) + 3}.0 hours, by the first of the commands below.\n" in page
+    assert (
+        f"\n{2 * len(TARGETS['lfw'].settings) + 3}.0 hours, by the first of the commands below.\n"
+        in page
+    )
     assert "| arm, and change to real_affine |" in page and "| real_affine | 33.0 | " in page
     assert "| real_reinforced_selected | 38.9  +6.0 (6.0 to 6.0) |" in page
     rows = {line.split(" | ")[0].strip("| "): line for line in page.splitlines()}
@@ -215,9 +217,9 @@ def test_claims_hold_where_mean_and_interval_say_so(workdir):
         assert rows[arm].endswith(" | 88 | 0.123 | 50 | 31 | 2 |")
     for arm in ("real", "real_best_of", "real_joint"):
         assert rows[arm].endswith(" |  |  |  |  |  |")
-    assert "- random start: **CosFace**, affine, of as configured 30.9; " in page
-    general = "- general start: **half the rate**, rand_augment, of as configured 30.9; "
-    assert f"{general}half the rate 41.0; " in page
+    assert "- random start: **CosFace, twice the rate**, affine, of as configured 30.9; " in page
+    general = "- general start: **twice the rate**, rand_augment, of as configured 30.9; "
+    assert f"{general}twice the rate 41.0; " in page
 
 
 def test_more_real_images_alone_have_their_table(workdir):
@@ -305,10 +307,10 @@ def test_settings_are_those_of_the_best_arm_without_synthetic_images(workdir):
     assert choices == expected
     for cell in cells(TARGETS["lfw"], "data", "priors", 1, choices):
         if cell["recognize.start"] == "random":
-            assert cell["recognize.loss"] == "cosface" and "recognize.learning_rate" not in cell
+            assert cell["recognize.loss"] == "cosface" and cell["recognize.learning_rate"] == 2e-3
             assert cell["recognize.augmentation"] == "affine"
         else:
-            assert cell["recognize.learning_rate"] == 5e-4 and "recognize.loss" not in cell
+            assert cell["recognize.learning_rate"] == 2e-3 and "recognize.loss" not in cell
             assert cell["recognize.augmentation"] == "rand_augment"
         # What is varied is seen beside real images that are changed alike.
         assert "real_affine" in cell["recognize.arms"]
