@@ -90,8 +90,9 @@ ARMS_OF_VARIATIONS = {
 }
 
 
-# What the config of handwriting has already, and what the others' have.
+# What the configs of handwriting, of faces in the wild and of the others have already.
 OF_HANDWRITING = ("through the steps", "strength 0.85")
+OF_FACES_IN_THE_WILD = ("through the steps", "strength 1.0", "the best of 1")
 OF_DEFAULTS = ("by log-probabilities", "strength 1.0", "the best of 1")
 # Priors of others would take many hours.
 OF_HANDWRITING_ALONE = ("a longer prior's people, as classes",)
