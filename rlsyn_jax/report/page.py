@@ -7,6 +7,8 @@ from typing import Any
 
 import jinja2
 
+from rlsyn_jax.report.points_text import points_text
+
 
 def render_page(content: Mapping[str, Any], template: str = "page.html") -> str:
     """Fills a template of report/.
@@ -29,5 +31,5 @@ def render_page(content: Mapping[str, Any], template: str = "page.html") -> str:
         lstrip_blocks=True,
     )
     environment.filters["percent"] = lambda value: f"{100 * value:.1f}"
-    environment.filters["signed"] = lambda value: f"{100 * value:+.1f}".replace("-", "−")
+    environment.filters["signed"] = points_text
     return environment.get_template(template).render(content)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rlsyn_jax.report.page import render_page
+from rlsyn_jax.report.points_text import points_text
 from rlsyn_jax.report.recognition_charts import cmc_chart, ranking_strip
 
 
@@ -118,9 +119,7 @@ def _table(arms: Mapping, cell) -> dict:
 
 
 def _cell(figure: Mapping, form: str = ".2f") -> dict:
-    value, low, high = (
-        f"{100 * figure[part]:{form}}".replace("-", "−") for part in ("value", "low", "high")
-    )
+    value, low, high = (points_text(figure[part], form) for part in ("value", "low", "high"))
     return {"value": value, "interval": f"{low} to {high}"}
 
 

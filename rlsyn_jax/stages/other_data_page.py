@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rlsyn_jax.data.identity_dataset import IdentityDataset
 from rlsyn_jax.report.page import render_page
+from rlsyn_jax.report.points_text import points_text
 from rlsyn_jax.report.recognition_charts import group_chart
 from rlsyn_jax.stages.recognition_panel import ARM_TITLES, recognition_figures
 from rlsyn_jax.stages.verification_panel import verification_panel
@@ -99,8 +100,7 @@ def _flat(table: dict) -> dict:
             flat = {"value": value, "interval": f"{low} to {high}"}
             if cell["difference"]:
                 mean, low, high = (
-                    f"{100 * cell['difference'][part]:+.1f}".replace("-", "−")
-                    for part in ("mean", "low", "high")
+                    points_text(cell["difference"][part]) for part in ("mean", "low", "high")
                 )
                 flat |= {"change": f"{mean} ({low} to {high})", "change_verdict": cell["verdict"]}
             cells.append(flat)

@@ -23,6 +23,7 @@ from rlsyn_jax.report.figures import (
     sphere_map,
 )
 from rlsyn_jax.report.page import render_page
+from rlsyn_jax.report.points_text import points_text
 from rlsyn_jax.stages import prior_people
 from rlsyn_jax.stages.evaluate import read_evaluation_curves, read_results
 from rlsyn_jax.stages.extractors import embed_images, load_extractor
@@ -131,8 +132,8 @@ def _summary(results: dict, gate: dict) -> list[dict]:
         change = differences[metric]
         clear = change["low"] > 0 or change["high"] < 0
         sentences.append(
-            f"{ARM_TITLES[arm]}: {100 * change['mean']:+.1f} points "
-            f"({100 * change['low']:+.1f} to {100 * change['high']:+.1f})"
+            f"{ARM_TITLES[arm]}: {points_text(change['mean'])} points "
+            f"({points_text(change['low'])} to {points_text(change['high'])})"
             + (", better" if change["low"] > 0 else ", worse" if clear else ", no clear difference")
         )
         title = (METRIC_TITLES | OTHER_TITLES)[metric]
