@@ -243,8 +243,8 @@ def default_config() -> ConfigDict:
     # Class embeddings between two training people's | away from all of them.
     config.synthesize.novel = "away"
     config.synthesize.num_novel = 24  # People who do not exist.
-    # People of the general data whom the prior draws from noise, in a data set of their own, each
-    # image the most alike to them of candidates; 0 = none.
+    # People of the general data, those with the most images, whom the prior draws from noise, in a
+    # data set of their own, each image the most alike to them of candidates; 0 = none.
     config.synthesize.prior_identities = 0
     # Also as any of market1501 | recordio (.rec and .idx of InsightFace) | webdataset (.tar).
     config.synthesize.exports = ()

@@ -37,6 +37,7 @@ STAGE, FOLDER = "pretrain", "prior"
 def write_prior_people(config: ConfigDict, record: StageRecord) -> dict:
     """Writes or completes the data set of people whom the prior learnt.
 
+    They are those of whom the general data have the most images, as the prior knows them best.
     Samples begin with noise. Of config.synthesize.candidates for each image those are kept that the
     rewards' extractor finds most alike to the person's real images.
 
@@ -56,10 +57,11 @@ def write_prior_people(config: ConfigDict, record: StageRecord) -> dict:
     general, params = check_prior_people(config, workdir)
     known = num_classes(params)
     number, reward = settings.prior_identities, load_extractor(config, workdir, "reward")
-    real = general.subset(np.flatnonzero(general.identities < number))
+    chosen = people_with_most_images(general.identities, number)
+    real = general.subset(np.flatnonzero(np.isin(general.identities, chosen)), relabel=True)
     real_labels = real.identities
     means = unit_rows(class_means(embed_images(reward, real.images), real_labels))
-    names = tuple(general.identity_names[:number])
+    names = tuple(general.identity_names[person] for person in chosen)
     writer = SyntheticDatasetWriter(
         record.directory / FOLDER, identity_names=names, image_format=settings.image_format
     )
@@ -75,10 +77,10 @@ def write_prior_people(config: ConfigDict, record: StageRecord) -> dict:
     for first in range(0, number, at_once):
         people = np.arange(first, min(first + at_once, number))
         if not all(writer.existing(names[i], n) for i in people for n in range(settings.images)):
-            classes = np.repeat(people, drawn).astype(np.int32)
-            numbers = classes * drawn + np.tile(np.arange(drawn), len(people))
-            images = sample(numbers, classes)
-            alike = np.einsum("nd,nd->n", embed_images(reward, images), means[classes])
+            labels = np.repeat(people, drawn)
+            numbers = labels * drawn + np.tile(np.arange(drawn), len(people))
+            images = sample(numbers, chosen[labels].astype(np.int32))
+            alike = np.einsum("nd,nd->n", embed_images(reward, images), means[labels])
             for place, person in enumerate(people):
                 own = np.arange(place * drawn, (place + 1) * drawn)
                 best = own[np.argsort(-alike[own], kind="stable")[: settings.images]]
@@ -128,6 +130,20 @@ def write_prior_people(config: ConfigDict, record: StageRecord) -> dict:
         "usable": bool(usable),
         "verdict": verdict,
     }
+
+
+def people_with_most_images(identities: np.ndarray, number: int) -> np.ndarray:
+    """Returns those with the most images; among equals, those who come first.
+
+    Args:
+        identities: int [images], of each image.
+        number: of people, at most as many as there are.
+
+    Returns:
+        int [number], ascending.
+    """
+    counts = np.bincount(identities)
+    return np.sort(np.argsort(-counts, kind="stable")[:number])
 
 
 def check_prior_people(config: ConfigDict, workdir: Path) -> tuple[IdentityDataset, dict]:

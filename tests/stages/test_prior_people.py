@@ -8,11 +8,12 @@ import pytest
 
 from rlsyn_jax.config import ConfigError
 from rlsyn_jax.data.synthetic_writer import load_synthetic, read_manifest
+from rlsyn_jax.stages import prior_people
 from rlsyn_jax.stages.extractors import embed_images, load_extractor
 from rlsyn_jax.stages.generator import load_model, make_sampler
 from rlsyn_jax.stages.inputs import load_general
 from rlsyn_jax.stages.other_people import load_other_people
-from rlsyn_jax.stages.prior_people import write_prior_people
+from rlsyn_jax.stages.prior_people import people_with_most_images, write_prior_people
 from rlsyn_jax.stages.stage_record import StageRecord
 
 FIELDS = {
@@ -58,6 +59,33 @@ def test_the_most_alike_of_the_candidates_are_kept(drawn):
         rows = made.identities == person
         assert np.array(columns["seed"])[rows].tolist() == numbers[best].tolist()
         np.testing.assert_array_equal(made.images[rows], images[best])
+
+
+def test_those_with_the_most_images_are_drawn_as_themselves(drawn, tmp_path, monkeypatch):
+    workdir, config, _ = drawn
+    shutil.copytree(workdir / "pretrain", tmp_path / "pretrain")
+    general = load_general(config, workdir)
+    # Of persons 0, 2 and 4 an image is missing.
+    fewer = np.delete(
+        np.arange(len(general.images)), np.searchsorted(general.identities, [0, 2, 4])
+    )
+    monkeypatch.setattr(prior_people, "load_general", lambda *_: general.subset(fewer))
+    write_prior_people(config, record_of(tmp_path, config))
+    made, columns = load_synthetic(tmp_path / "synthesize" / "prior")
+    assert made.identity_names == tuple(general.identity_names[person] for person in (1, 3, 5))
+    assert columns["label"] == made.identities.tolist() == [0, 0, 1, 1, 2, 2]
+    sampler, params = make_sampler(config, 6), load_model(config, workdir, "pretrain")
+    numbers = np.array(columns["seed"])
+    classes = np.repeat([1, 3, 5], 2).astype(np.int32)
+    images = sampler(params, jax.random.key(config.seed + 11), numbers, classes)
+    np.testing.assert_array_equal(made.images, np.asarray(images))
+
+
+def test_people_with_as_many_images_come_in_their_order():
+    identities = np.array([0, 1, 1, 2, 2, 2, 3, 3])
+    assert people_with_most_images(identities, 2).tolist() == [1, 2]
+    assert people_with_most_images(identities, 3).tolist() == [1, 2, 3]
+    assert people_with_most_images(identities, 4).tolist() == [0, 1, 2, 3]
 
 
 def test_their_labels_count_on_from_the_target_s(drawn):
