@@ -57,9 +57,9 @@ def get_config(target="orl"):
     config.split.closed_images = {"orl": 5, "lfw": 3}[target]
 
     if target == "lfw" and not latents:
-        # As on handwriting, by the rewards' own gradient; nothing is sifted or begins with training
-        # images, as samples come nearer to those than to the person's other images as it is
-        # (experiments/LOG.md).
+        # As on handwriting, by the rewards' own gradient; but nothing is sifted or begins with
+        # training images, since samples are nearer to those than other photographs of the person
+        # are without that (experiments/LOG.md).
         config.adapt.class_rows = "embedding"
         config.adapt.learning_rate = 2e-4
         config.adapt.steps = 1000
