@@ -25,6 +25,7 @@ from rlsyn_jax.report.figures import (
 from rlsyn_jax.report.page import render_page
 from rlsyn_jax.report.points_text import points_text
 from rlsyn_jax.stages import prior_people
+from rlsyn_jax.stages.arms import augmentation_of
 from rlsyn_jax.stages.evaluate import read_evaluation_curves, read_results
 from rlsyn_jax.stages.extractors import embed_images, load_extractor
 from rlsyn_jax.stages.inputs import TARGET_FIELDS, load_target, train_labels
@@ -47,7 +48,8 @@ from rlsyn_jax.training.metrics import duration
 FIELDS = (*TARGET_FIELDS, "name", "report")
 INPUTS = ("pretrain", "adapt", "reinforce", "synthesize", "recognize", "evaluate")
 STRIP, MAP_POINTS = 5, 900
-# Arms of real images alone, of which the summary says nothing.
+# Arms of real images alone, of which the summary says nothing, but for the one that is changed as
+# arms with synthetic images are.
 _REAL_ALONE = ("real_erasing", "real_rand_augment", "real_affine", "real_scratch", "real_general")
 
 
@@ -81,7 +83,7 @@ def _content(config: ConfigDict, workdir: Path) -> dict:
     return {
         "title": config.name,
         "subtitle": _subtitle(dataset, results["protocol"]),
-        "summary": _summary(results, gate),
+        "summary": _summary(config, results, gate),
         **recognition_panel(results, read_evaluation_curves(workdir), dataset),
         **verification_panel(results["verification_sets"]),
         "people": people,
@@ -122,11 +124,12 @@ def _subtitle(dataset, protocol: dict) -> str:
     )
 
 
-def _summary(results: dict, gate: dict) -> list[dict]:
+def _summary(config: ConfigDict, results: dict, gate: dict) -> list[dict]:
     """The report's outcome in sentences: arms against the baseline, samples, privacy."""
-    sentences = []
+    sentences, augmentation = [], config.recognize.augmentation
+    changed = f"real_{augmentation}"
     for arm, differences in results["differences"].items():
-        if arm in _REAL_ALONE:
+        if arm in _REAL_ALONE and arm != changed:
             continue
         metric = "open_map" if "open_map" in differences else "closed_rank1"
         change = differences[metric]
@@ -145,6 +148,16 @@ def _summary(results: dict, gate: dict) -> list[dict]:
             against = f"“{ARM_TITLES[baseline]}”"
         text = f"{title}, against {against}. " + "; ".join(sentences) + "."
         lines.append({"text": text, "warning": False})
+    adding = [arm for arm in results["differences"] if arm not in _REAL_ALONE]
+    if adding and augmentation and augmentation_of(config, baseline) != augmentation:
+        text = (
+            f"Arms that add images have {augmentation} besides (config.recognize.augmentation), "
+            "and that which they are compared with has not: look at "
+        )
+        compared = f"“{ARM_TITLES[changed]}”"
+        if changed not in results["arms"]:
+            compared += f" (it did not run; config.recognize.arms can have {changed})"
+        lines.append({"text": f"{text}{compared}, too.", "warning": True})
     for name in (*SET_TITLES, prior_people.FOLDER):
         # Those of the prior's people were once written without that word.
         if name in gate and not gate[name].get("usable", True):
