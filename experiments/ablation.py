@@ -29,7 +29,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from study import leakage
-from study.claims import CLAIMED, COMPARISONS, SEEDS_OF_A_CLAIM
+from study.claims import CLAIMED, COMPARISONS, GOAL, SEEDS_OF_A_CLAIM
+from study.decisions import decisions_table
 from study.design import (
     CHOOSERS,
     HEADROOM,
@@ -67,8 +68,13 @@ _STOPPED = tuple(
 )
 _ABOUT = (
     "In points, with 95 % intervals by bootstrap over seeds and people, each for itself: nothing",
-    "is corrected for how many comparisons there are. `results.json` has those that decide.",
+    "is corrected for how many comparisons there are. What is claimed, by five seeds, is bold: the",
+    f"interval excludes 0, and from scratch the mean is at least {GOAL}. The method",
+    "is real images and reinforced samples with dynamic selection; the others of a comparison are",
+    "the best of their kind; equal information is that of who has the prior's data and labels.",
     "",
+)
+_ABOUT_TABLES = (
     "Under each table stands the command that makes its runs, and what they took: hours of all",
     "their stages by a clock, also of runs that shared the cores. Stages that several tables rest",
     "on count in each; priors and extractors, which are kept, and the choosing of settings, which",
@@ -102,7 +108,7 @@ def main(arguments: list[str]) -> None:
                 break
     results = (options.results or workdir).absolute()
     written = read_results(results)
-    claims, lines = [], ["# Results", "", *_ABOUT, ""]
+    claims, lines = [], []
     # Also of targets that other commands ran in the folder, or elsewhere.
     for name in _TARGETS:
         if any((workdir / f"{name}{part}" / "sweep.json").exists() for part in ("", "_headroom")):
@@ -113,6 +119,7 @@ def main(arguments: list[str]) -> None:
             claims += [claim for claim in written.comparisons if claim["data"] == name]
             lines += written.sections.get(name, [])
     write_json(results / COMPARISONS_FILE, claims)
+    lines = ["# Results", "", *_ABOUT, *decisions_table(claims), "", *_ABOUT_TABLES, "", *lines]
     write_text(results / TABLES_FILE, "\n".join(lines) + "\n")
     print(f"results: {results / COMPARISONS_FILE}, {results / TABLES_FILE}", flush=True)
     if not (named or failed or options.gather):
