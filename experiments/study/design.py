@@ -22,7 +22,7 @@ from study.variations import (
     OF_DEFAULTS,
     OF_FACES_IN_THE_WILD,
     OF_HANDWRITING,
-    OF_HANDWRITING_ALONE,
+    OF_LONG_PRIORS,
     VARIATIONS,
     VARIED_ARMS,
 )
@@ -143,7 +143,7 @@ class Target:
     general: str = ""
     images: tuple[int, ...] = (2, 1, 3, 5, 0)
     headroom: tuple[int, ...] = (1, 2, 3, 5, 0)
-    variations: tuple[str, ...] = _names_without((*OF_DEFAULTS, *OF_HANDWRITING_ALONE), VARIATIONS)
+    variations: tuple[str, ...] = _names_without((*OF_DEFAULTS, *OF_LONG_PRIORS), VARIATIONS)
     identities: int = 156
     few_identities: tuple[int, ...] = (10, 50)
     settings: tuple[str, ...] = tuple(SETTINGS)
@@ -157,7 +157,7 @@ TARGETS = {
         "lfw_general",
         (2, 1, 3, 0),
         (1, 2, 3, 0),
-        variations=_names_without((*OF_FACES_IN_THE_WILD, *OF_HANDWRITING_ALONE), VARIATIONS),
+        variations=_names_without(OF_FACES_IN_THE_WILD, VARIATIONS),
         identities=120,
         settings=_names_without(_LOST_ON_HANDWRITING, SETTINGS),
         updates=200,
