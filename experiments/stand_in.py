@@ -135,7 +135,7 @@ def _save(folder: Path, state: dict, record: dict) -> None:
 
 def main(arguments: list[str]) -> None:
     """Writes everything into a new folder, whole or not at all."""
-    if len(arguments) != 1:
+    if len(arguments) != 1 or arguments[0].startswith("-"):
         sys.exit("usage: python experiments/stand_in.py DIR")
     if Path(arguments[0]).exists():
         sys.exit(f"{arguments[0]} is there already; name a folder that is not")

@@ -25,6 +25,7 @@ process of the job: experiments/jobset.yaml does on GKE.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -34,9 +35,10 @@ from typing import NoReturn
 
 from sweeping.cells import SweepError
 from sweeping.commands import job_command, job_environment
+from sweeping.folder_lock import only_sweep
 from sweeping.local import Interrupted, LocalRuns
 from sweeping.name_patterns import add_only
-from sweeping.plan import Plan, plan_sweep, read_plan, write_plan
+from sweeping.plan import Plan, is_written, plan_sweep, read_plan, write_plan
 from sweeping.results import write_results
 from sweeping.work_folders import is_complete, link_stages
 
@@ -49,13 +51,17 @@ def main(arguments: list[str]) -> None:
         if options.job:
             become(read_plan(sweep_dir), sweep_dir, options.job)
         plan = plan_sweep(options.file, sweep_dir)
-        write_plan(plan, sweep_dir)
         shared = sum(len(job.cells) > 1 for job in plan.jobs)
         print(
             f"{len(plan.cells)} cells, {len(plan.jobs)} jobs, {shared} of them shared", flush=True
         )
         asked = plan.only(options.only) if options.only else plan
-        failures = run(asked, sweep_dir, options, slurm)
+        # What is only looked at may be at work.
+        looks_on = options.launcher == "none" and is_written(plan, sweep_dir)
+        with contextlib.nullcontext(-1) if looks_on else only_sweep(sweep_dir) as lock:
+            if not looks_on:
+                write_plan(plan, sweep_dir)
+            failures = run(asked, sweep_dir, lock, options, slurm)
     except (SweepError, OSError, ValueError) as error:
         sys.exit(f"error: {error}")
     except Interrupted:
@@ -72,7 +78,11 @@ def main(arguments: list[str]) -> None:
 
 
 def run(
-    plan: Plan, sweep_dir: Path, options: argparse.Namespace, slurm: dict[str, object]
+    plan: Plan,
+    sweep_dir: Path,
+    lock: int,
+    options: argparse.Namespace,
+    slurm: dict[str, object],
 ) -> dict[str, str]:
     """Runs the jobs with the launcher that is asked for; returns cells that failed, and why."""
     if options.launcher == "none":
@@ -89,7 +99,7 @@ def run(
             raise SweepError(message) from error
         return SlurmRuns(plan, sweep_dir, slurm).run()
     devices = options.gpus.split(";") if options.gpus else []
-    return LocalRuns(plan, sweep_dir, options.parallel, devices).run()
+    return LocalRuns(plan, sweep_dir, lock, options.parallel, devices).run()
 
 
 def become(plan: Plan, sweep_dir: Path, name: str) -> NoReturn:

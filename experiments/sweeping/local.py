@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import os
 import signal
 import subprocess
@@ -52,17 +51,20 @@ class _Running:
 class LocalRuns:
     """The jobs of a sweep on one machine."""
 
-    def __init__(self, plan: Plan, sweep_dir: Path, parallel: int, devices: Sequence[str] = ()):
+    def __init__(
+        self, plan: Plan, sweep_dir: Path, lock: int, parallel: int, devices: Sequence[str] = ()
+    ):
         """Looks at nothing yet.
 
         Args:
             plan: of the sweep.
             sweep_dir: its absolute folder.
+            lock: file descriptor of the folder's lock, which the runs inherit.
             parallel: jobs at a time.
             devices: CUDA_VISIBLE_DEVICES of each of them; () = all see everything, and each has its
                 share of the processor's cores where there are as many.
         """
-        self._plan, self._dir = plan, sweep_dir
+        self._plan, self._dir, self._lock = plan, sweep_dir, lock
         self._free = [_Place(devices=seen) for seen in devices] or _share_cores(parallel)
         self._parallel = len(self._free)
         self._waiting = list(plan.jobs)
@@ -82,11 +84,11 @@ class LocalRuns:
             Interrupted: SIGINT or SIGTERM came; it was passed on, and all runs have ended.
         """
         made_before = complete_stages(self._dir)
-        with _only_sweep(self._dir) as lock, self._handled_signals():
+        with self._handled_signals():
             self._settle_complete(made_before)
             while self._waiting or self._running:
                 if not self._signals:
-                    self._start(made_before, lock)
+                    self._start(made_before)
                 self._pass_signals_on()
                 self._collect()
                 if self._signals and not self._running:
@@ -129,7 +131,7 @@ class LocalRuns:
                 self._waiting.remove(job)
                 self._done.append(job)
 
-    def _start(self, made_before: dict[str, Path], lock: int) -> None:
+    def _start(self, made_before: dict[str, Path]) -> None:
         """Starts what can run, and settles what need not or cannot."""
         done = {job.name for job in self._done}
         ready = [job for job in self._waiting if done.issuperset(job.after)]
@@ -159,7 +161,7 @@ class LocalRuns:
                         # Not by the terminal's own signals: they come from here, once.
                         start_new_session=True,
                         # A sweep that is killed leaves runs, which keep the lock until they end.
-                        pass_fds=(lock,),
+                        pass_fds=(self._lock,),
                     )
                 self._running.append(_Running(job, process, place, time.monotonic()))
                 self._say(f"{job.name}: {', '.join(job.stages)}")
@@ -232,22 +234,3 @@ def _on_cores(cores: frozenset[int]) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
-
-
-@contextlib.contextmanager
-def _only_sweep(sweep_dir: Path) -> Iterator[int]:
-    """Holds the folder's lock, which the runs inherit; gives its file descriptor.
-
-    Raises:
-        BlockingIOError: another sweep, or a run that one left behind, is at work there.
-    """
-    sweep_dir.mkdir(parents=True, exist_ok=True)
-    with open(sweep_dir / "lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BlockingIOError(
-                f"another sweep, or a run that it left behind, is at work in {sweep_dir}; wait for "
-                "it, or end it"
-            ) from error
-        yield file.fileno()

@@ -16,6 +16,8 @@ from sweeping.cells import Cell, SweepError, read_cells
 from sweeping.jobs import Job, PlannedCell, make_jobs
 from sweeping.name_patterns import is_like, unmatched
 
+_FILE = "sweep.json"
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -143,7 +145,7 @@ def read_plan(sweep_dir: Path) -> Plan:
     Raises:
         FileNotFoundError: no sweep has been planned in the folder.
     """
-    path = sweep_dir / "sweep.json"
+    path = sweep_dir / _FILE
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there; --launcher=none makes it")
     content = json.loads(path.read_text())
@@ -156,5 +158,11 @@ def read_plan(sweep_dir: Path) -> Plan:
 
 def write_plan(plan: Plan, sweep_dir: Path) -> None:
     """Writes sweep.json, for whoever wants to know what a sweep's folders are."""
-    jobs = [dataclasses.asdict(job) for job in plan.jobs]
-    write_json(sweep_dir / "sweep.json", dataclasses.asdict(plan) | {"jobs": jobs})
+    write_json(sweep_dir / _FILE, dataclasses.asdict(plan))
+
+
+def is_written(plan: Plan, sweep_dir: Path) -> bool:
+    """Returns whether that is what sweep.json has."""
+    path = sweep_dir / _FILE
+    content = json.loads(json.dumps(dataclasses.asdict(plan)))
+    return path.exists() and json.loads(path.read_text()) == content

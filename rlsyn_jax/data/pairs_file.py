@@ -118,6 +118,26 @@ def read_rfw(
     )
 
 
+def count_pairs(pairs: str | Path, root: str | Path) -> tuple[int, int]:
+    """Count what a list of pairs names, without reading an image.
+
+    Args:
+        pairs: the list, pairs.txt.
+        root: folder that holds one folder of images for each person.
+
+    Returns:
+        (number of pairs, number of folds).
+
+    Raises:
+        ValueError: as `read_pairs`.
+    """
+    num_folds, entries = list_pairs(Path(pairs))
+    for described_as, *both in entries:
+        for person, number in both:
+            _file_of(Path(root), person, number, described_as)
+    return len(entries), num_folds
+
+
 def list_pairs(path: Path) -> tuple[int, list[tuple[str, tuple[str, int], tuple[str, int]]]]:
     """Return what a list of pairs says.
 

@@ -5,6 +5,7 @@ Images are byte strings or uint8 arrays. No code of a pickle is run (`restricted
 """
 
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -37,23 +38,8 @@ def read_verification_bin(
     """
     size = check_image_options(image_size, channels, resize)
     path = Path(path)
-    try:
-        file = open(path, "rb")
-    except OSError as error:
-        raise ValueError(f"{path} cannot be opened: {error.strerror}.") from error
-    with file:
-        content = read_restricted_pickle(file, str(path))
-        if not isinstance(content, tuple | list) or len(content) != 2:
-            raise ValueError(f"{path} does not hold two things; expected images and truth values.")
-        encoded, answers = content
-        if not isinstance(encoded, list | tuple):
-            raise ValueError(f"{path} holds no list of images.")
-        is_same = _truth_values(file, answers, path)
-        if len(encoded) != 2 * len(is_same):
-            raise ValueError(
-                f"{path} holds {len(encoded)} images and {len(is_same)} truth values; expected two "
-                "images for each."
-            )
+    with _opened(path) as file:
+        encoded, is_same = _content(file, path)
         # A pickle names what it holds twice by a number, two bytes for an image: decoded once.
         number_of: dict[int, int] = {}
         places, distinct = np.empty(len(encoded), np.int64), []
@@ -76,8 +62,54 @@ def read_verification_bin(
         first=places[::2],
         second=places[1::2],
         is_same=is_same,
-        num_folds=min(10, len(is_same)),
+        num_folds=_num_folds(is_same),
     )
+
+
+def count_bin_pairs(path: str | Path) -> tuple[int, int]:
+    """Count what a .bin holds, without decoding an image.
+
+    Args:
+        path: the file.
+
+    Returns:
+        (number of pairs, number of folds).
+
+    Raises:
+        ValueError: as `read_verification_bin`, but for what its images hold.
+    """
+    path = Path(path)
+    with _opened(path) as file:
+        _, is_same = _content(file, path)
+    return len(is_same), _num_folds(is_same)
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise ValueError(f"{path} cannot be opened: {error.strerror}.") from error
+
+
+def _num_folds(is_same: np.ndarray) -> int:
+    return min(10, len(is_same))
+
+
+def _content(file: BinaryIO, path: Path) -> tuple[list | tuple, np.ndarray]:
+    """Return the images, as they are stored, and the truth values."""
+    content = read_restricted_pickle(file, str(path))
+    if not isinstance(content, tuple | list) or len(content) != 2:
+        raise ValueError(f"{path} does not hold two things; expected images and truth values.")
+    encoded, answers = content
+    if not isinstance(encoded, list | tuple):
+        raise ValueError(f"{path} holds no list of images.")
+    is_same = _truth_values(file, answers, path)
+    if len(encoded) != 2 * len(is_same):
+        raise ValueError(
+            f"{path} holds {len(encoded)} images and {len(is_same)} truth values; expected two "
+            "images for each."
+        )
+    return encoded, is_same
 
 
 def _image_bytes(file, image, described_as: str) -> bytes:

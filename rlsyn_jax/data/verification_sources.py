@@ -12,34 +12,36 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rlsyn_jax.data.image_decoding import ImageSize, Resize
-from rlsyn_jax.data.pairs_file import RACES, list_pairs, read_pairs, read_rfw
-from rlsyn_jax.data.verification_bin import read_verification_bin
+from rlsyn_jax.data.pairs_file import RACES, count_pairs, read_pairs, read_rfw
+from rlsyn_jax.data.verification_bin import count_bin_pairs, read_verification_bin
 from rlsyn_jax.data.verification_set import VerificationSet
 
 
-def check_verification_source(source: str) -> None:
-    """Looks whether a source has a known form and its files are there, without reading images.
+def check_verification_source(source: str) -> dict[str, tuple[int, int]]:
+    """Looks whether a source has a known form and all its files are there, without reading images.
 
     Args:
         source: as the module says.
+
+    Returns:
+        File of each set of it -> (number of pairs, number of folds).
 
     Raises:
         ValueError: names the source and what would be right.
     """
     kind, path, folder = _parts(source)
-    if kind == "bin":
-        files, folders, lists = [path], [], []
-    elif kind == "pairs":
-        files, folders, lists = [path], [folder], [path]
-    else:
+    if kind == "rfw":
         folders = [path / "data" / race for race in RACES]
-        files = lists = [path / "txts" / race / f"{race}_pairs.txt" for race in RACES]
+        files = [path / "txts" / race / f"{race}_pairs.txt" for race in RACES]
+    else:
+        files, folders = [path], [folder] if folder else []
     missing = [str(file) for file in files if not file.is_file()]
     missing += [str(folder) for folder in folders if not folder.is_dir()]
     if missing:
         raise ValueError(f"{source!r} is not there: no {', no '.join(missing)}")
-    for file in lists:
-        list_pairs(file)
+    if kind == "bin":
+        return {str(path): count_bin_pairs(path)}
+    return {str(file): count_pairs(file, folder) for file, folder in zip(files, folders)}
 
 
 def read_verification_source(

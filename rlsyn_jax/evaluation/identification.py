@@ -6,6 +6,9 @@ import numpy as np
 
 from rlsyn_jax.evaluation.unit_rows import unit_rows
 
+# Queries that are compared with all enrolled images at once.
+_BLOCK = 1024
+
 
 def rank1_identification(
     enrolled: np.ndarray, enrolled_labels: np.ndarray, queries: np.ndarray, query_labels: np.ndarray
@@ -24,7 +27,11 @@ def rank1_identification(
     """
     enrolled, enrolled_labels = _checked("enrolled", enrolled, enrolled_labels)
     queries, query_labels = _checked("queries", queries, query_labels)
-    hits = enrolled_labels[(queries @ enrolled.T).argmax(axis=1)] == query_labels
+    nearest = [
+        (queries[first : first + _BLOCK] @ enrolled.T).argmax(axis=1)
+        for first in range(0, len(queries), _BLOCK)
+    ]
+    hits = enrolled_labels[np.concatenate(nearest)] == query_labels
     return float(hits.mean()), hits
 
 

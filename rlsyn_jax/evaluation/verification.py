@@ -325,6 +325,12 @@ def make_pairs(
     return one[places], other[places], same[places]
 
 
+def has_both_kinds(identities: np.ndarray) -> bool:
+    """Returns whether some two of the images int [n] show one person, and some two show two."""
+    _, counts = np.unique(identities, return_counts=True)
+    return len(counts) > 1 and bool((counts > 1).any())
+
+
 def pairs_of_both_kinds(
     identities: np.ndarray, max_pairs: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

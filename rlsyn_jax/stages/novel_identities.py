@@ -20,7 +20,7 @@ from rlsyn_jax.config import ConfigError
 from rlsyn_jax.data.identity_dataset import IdentityDataset
 from rlsyn_jax.data.splits import Splits
 from rlsyn_jax.data.synthetic_writer import SyntheticDatasetWriter
-from rlsyn_jax.evaluation.verification import pairs_of_both_kinds, true_accept_rate
+from rlsyn_jax.evaluation.verification import has_both_kinds, pairs_of_both_kinds, true_accept_rate
 from rlsyn_jax.models.novel_classes import novel_class_rows
 from rlsyn_jax.stages.extractors import embed_images, load_extractor
 from rlsyn_jax.stages.generator import load_model, make_sampler
@@ -50,19 +50,29 @@ def match_threshold(
         are fewer than 1000).
 
     Raises:
-        ConfigError: there are no two people with two images.
+        ValueError: there are no pairs of both kinds (`check_unseen_people`).
     """
     first, second, is_same = pairs_of_both_kinds(people, _PAIRS, config.seed)
-    impostors = int((~is_same).sum())
-    if not is_same.any() or not impostors:
-        raise ConfigError(
-            "config.synthesize.identities is 'novel', and the threshold above which an image shows "
-            "a training person needs unseen people with two images; set "
-            "config.split.held_out_fraction above 0"
-        )
-    rate = max(FALSE_ACCEPT_RATE, 1 / impostors)
+    if is_same.all() or not is_same.any():
+        raise ValueError("a threshold needs pairs of one person and of two")
+    rate = max(FALSE_ACCEPT_RATE, 1 / int((~is_same).sum()))
     similarities = np.einsum("nd,nd->n", embeddings[first], embeddings[second])
     return true_accept_rate(similarities, is_same, rate).threshold, rate
+
+
+def check_unseen_people(config: ConfigDict, dataset: IdentityDataset, splits: Splits) -> None:
+    """Checks that there are pairs of unseen people to set the threshold by.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    _, people = unseen_images(dataset, splits)
+    if not has_both_kinds(people):
+        raise ConfigError(
+            "config.synthesize.identities is 'novel', and the threshold above which an image shows "
+            f"a training person needs two unseen people, one of them with two images; "
+            f"{len(np.unique(people))} are held out: set config.split.held_out_fraction higher"
+        )
 
 
 def unseen_images(dataset: IdentityDataset, splits: Splits) -> tuple[np.ndarray, np.ndarray]:
@@ -90,9 +100,6 @@ def write_novel(
     Returns:
         What gate.json has of it: {"identities", "candidates", "images", "left_out", "threshold",
         "false_accept_rate", "verdict"}.
-
-    Raises:
-        ConfigError: nobody is held out.
     """
     settings, workdir = config.synthesize, record.directory.parent
     judge = load_extractor(config, workdir, "judge")

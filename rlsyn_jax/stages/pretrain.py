@@ -34,6 +34,7 @@ from rlsyn_jax.stages.inputs import GENERAL_FIELDS, TARGET_FIELDS, load_general,
 from rlsyn_jax.stages.kept_folders import fetch, keep
 from rlsyn_jax.stages.latent_space import LATENT_FIELDS, latent_space_name, sample_shape
 from rlsyn_jax.stages.networks import SHARED_FIELDS, check_starting_weights
+from rlsyn_jax.stages.novel_identities import check_unseen_people
 from rlsyn_jax.stages.prior_classes import check_knows_general, check_prior_identities, num_classes
 from rlsyn_jax.stages.stage_record import (
     StageRecord,
@@ -75,7 +76,9 @@ def run(config: ConfigDict, workdir: Path) -> None:
         return
     # What is wrong with the data is told before anything is made, so that the corrected command
     # finds a folder that it may use.
-    load_target(config, workdir)
+    dataset, splits = load_target(config, workdir)
+    if config.synthesize.identities == "novel":
+        check_unseen_people(config, dataset, splits)
     general = load_general(config, workdir)
     if general is not None:
         check_prior_identities(config, general.num_identities)

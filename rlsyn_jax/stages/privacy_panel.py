@@ -63,7 +63,9 @@ def privacy_panel(
         "can recognise them here. What follows asks what is given away beyond that. Images nearer "
         f"than {gate['near_copy_threshold']:.4f} to a training image, by the judge,{by_pixels} "
         "were passed over or drawn again when the sets were made, and left out where nothing else "
-        f"was left ({counts})."
+        f"was left ({counts}). How near is too near was told by how near the same people's other "
+        "images lie, which also test identification: their distances alone, but no fair test of it "
+        "to the last."
     )
     makers = {
         "memorisation": functools.partial(

@@ -18,6 +18,7 @@ from rlsyn_jax.evaluation.re_ranking import re_rank
 from rlsyn_jax.evaluation.reid import RankingResult, evaluate_distances, evaluate_ranking
 from rlsyn_jax.evaluation.verification import (
     equal_error_rate,
+    has_both_kinds,
     make_pairs,
     pairs_of_both_kinds,
     roc_points,
@@ -107,8 +108,9 @@ def measure_recognition(
         best = max(lists, key=lambda arm: arms[arm]["open_map"]["mean"])
         curves["rankings"] = {"arm": best, "lists": lists[best]}
     if pairs is None:
-        nobody = "no person is held out (config.split.held_out_fraction is 0)"
-        not_measured = {name: nobody for name in FALSE_ACCEPT_RATES.values()}
+        people = len(splits.open_identities)
+        reason = f"{people} people are held out (config.split), which make no pairs of both kinds"
+        not_measured = {name: reason for name in ("verification", *FALSE_ACCEPT_RATES.values())}
     else:
         rates, reasons = _measurable(pairs)
         not_measured |= reasons
@@ -205,7 +207,8 @@ def _intervals(config, values) -> tuple[dict, dict]:
 def _folds(config, dataset, splits) -> _Pairs | None:
     """Pairs for ten-fold verification, as many of one person as of two."""
     shown = _shown(config, splits)
-    if not len(shown):
+    # Nobody is held out, or one person, or nobody has two images.
+    if not has_both_kinds(dataset.identities[shown]):
         return None
     first, second, is_same = make_pairs(
         dataset.identities[shown], config.evaluate.verification_pairs, config.seed
@@ -216,9 +219,9 @@ def _folds(config, dataset, splits) -> _Pairs | None:
 def _pairs(config, dataset, splits) -> _Pairs | None:
     """All pairs, or many, for rates at few false accepts."""
     shown = _shown(config, splits)
-    first, second, is_same = pairs_of_both_kinds(dataset.identities[shown], _PAIRS, config.seed)
-    if is_same.all() or not is_same.any():
+    if not has_both_kinds(dataset.identities[shown]):
         return None
+    first, second, is_same = pairs_of_both_kinds(dataset.identities[shown], _PAIRS, config.seed)
     return _Pairs(shown[first], shown[second], is_same)
 
 

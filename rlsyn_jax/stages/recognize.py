@@ -84,6 +84,11 @@ def run(config: ConfigDict, workdir: Path) -> None:
         if source == "nearest" and len(pictures):
             kept = _nearest(config, workdir, mesh, pictures, people, images, labels)
             pictures, people = pictures[kept], people[kept]
+        places = _places_of_lacking(people, labels)
+        if len(places):
+            pools[f"{source} alone"] = _pool(pictures, people, num_identities)
+            pictures = np.concatenate([pictures, images[places]])
+            people = np.concatenate([people, labels[places]])
         pools[source] = _pool(pictures, people, num_identities)
         for kind in {arm.others for arm in arms.values() if arm.synthetic == source} - {""}:
             images_of_others, who = other_people[kind]
@@ -157,6 +162,21 @@ def _nearest(
 
 def _pool(images: np.ndarray, labels: np.ndarray, num_identities: int) -> ImagePool:
     return ImagePool(jnp.asarray(images), make_identity_table(labels, num_identities))
+
+
+def _places_of_lacking(synthetic_labels: np.ndarray, real_labels: np.ndarray) -> np.ndarray:
+    """Places of the real images of people without a synthetic one, whom arms with both forgot."""
+    if not len(synthetic_labels):
+        return np.zeros(0, int)
+    places = np.flatnonzero(~np.isin(real_labels, synthetic_labels))
+    if len(places):
+        logging.warning(
+            "recognize: %d of %d people have no synthetic image; where arms have both, their real "
+            "images stand in",
+            len(np.unique(real_labels[places])),
+            len(np.unique(real_labels)),
+        )
+    return places
 
 
 def _folder(workdir: Path, seed: int, arm: str) -> Path:
@@ -302,6 +322,8 @@ def _synthetic_pool(pools: dict, arm: str) -> ImagePool | None:
     settings = ARM_SETTINGS[arm]
     if not settings.synthetic:
         return None
+    if not settings.real:
+        return pools.get(f"{settings.synthetic} alone", pools[settings.synthetic])
     others = f", {settings.others}" if settings.others else ""
     return pools[settings.synthetic + others]
 
@@ -328,7 +350,8 @@ def _train(config, workdir, record, seed, arm, step, pools, others, mesh) -> Non
         if store.latest_step() is not None:
             state, _, _ = store.restore(state)
         start = int(state.step)
-        candidates = _drawable(pools[settings.synthetic or "real"])
+        drawn = real if synthetic is None else synthetic
+        candidates = _drawable(drawn, num_identities)
         if len(candidates) < num_identities:
             logging.warning(
                 "recognize %s: %d of %d people have no synthetic image and are left out",
@@ -373,9 +396,9 @@ def _save(config, record, store, writer, state: RecognizerState) -> None:
     record.note_time()
 
 
-def _drawable(pool: ImagePool) -> np.ndarray:
-    """Identities of which the pool has an image."""
-    present = np.flatnonzero(np.asarray(pool.table.counts))
+def _drawable(pool: ImagePool, num_identities: int) -> np.ndarray:
+    """The target's identities of which the pool has an image."""
+    present = np.flatnonzero(np.asarray(pool.table.counts)[:num_identities])
     if not len(present):
         raise ValueError(
             "recognize: the synthetic data set is empty, since every image was a near copy; lower "

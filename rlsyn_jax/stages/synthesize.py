@@ -21,6 +21,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
+from rlsyn_jax.config import ConfigError
 from rlsyn_jax.data.synthetic_writer import SyntheticDatasetWriter, load_synthetic
 from rlsyn_jax.diffusion.image_starts import ImageStarts
 from rlsyn_jax.evaluation.identification import nearest_centroid_accuracy
@@ -62,7 +63,11 @@ def data_sets(config: ConfigDict) -> dict[str, str]:
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
-    """Runs, resumes or skips the stage."""
+    """Runs, resumes or skips the stage.
+
+    Raises:
+        ConfigError: every image of a data set was left out as a near copy.
+    """
     record = StageRecord(workdir, "synthesize", config, FIELDS, INPUTS)
     if record.complete:
         return
@@ -101,9 +106,16 @@ def run(config: ConfigDict, workdir: Path) -> None:
         counts = _write_dataset(config, record, name, stage, dataset, splits, scores, starts)
         export_dataset(config, record.directory / name)
         synthetic, _ = load_synthetic(record.directory / name)
+        if not len(synthetic.images):
+            raise ConfigError(
+                f"synthesize {name}: all {counts['near_copies_left_out']} images were near copies "
+                "of real ones; lower config.synthesize.near_copy_quantile or pixel_copy_quantile, "
+                "or draw more candidates"
+            )
         accuracy, _ = nearest_centroid_accuracy(
             enrolled, labels, embed_images(judge, synthetic.images), synthetic.identities
         )
+        lacking = len(splits.train_identities) - len(np.unique(synthetic.identities))
         usable = accuracy >= config.synthesize.gate_share * real_accuracy
         verdict = (
             f"{name}: an independent recogniser names the right one of "
@@ -120,10 +132,12 @@ def run(config: ConfigDict, workdir: Path) -> None:
                 if real_accuracy < 0.5
                 else ""
             )
+            + (f" {lacking} people have no image left." if lacking else "")
         )
         (logging.info if usable else logging.warning)("synthesize: %s", verdict)
         gate[name] = {
             **counts,
+            "people_without_images": lacking,
             "identity_accuracy": float(accuracy),
             "usable": bool(usable),
             "verdict": verdict,

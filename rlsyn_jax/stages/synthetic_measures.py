@@ -22,6 +22,8 @@ from rlsyn_jax.stages.inputs import train_labels
 from rlsyn_jax.stages.recognition_measures import figure
 from rlsyn_jax.stages.synthesize import data_sets, read_gate
 
+# Precision, recall, density and coverage are of at most so many images of a set, drawn by the seed.
+NEIGHBOR_IMAGES = 10_000
 _SHARE, _NOT_NEGATIVE = (0.0, 1.0), (0.0, np.inf)
 # Statistics of the whole set that identity_set gives, and what values they can have.
 _OF_SETS = {"decidability": _NOT_NEGATIVE, "identity_error": _SHARE}
@@ -34,7 +36,8 @@ def measure_synthetic(
 
     All are compared with real images of the same people that no training saw. The row "real_train"
     is what the real training images themselves reach; its consistency and variety are those of the
-    images that no training saw, where people have two.
+    images that no training saw, where people have two. What rests on neighbours is of at most
+    NEIGHBOR_IMAGES images of a set, drawn by the seed.
 
     Args:
         config: complete configuration.
@@ -128,20 +131,32 @@ def _mean_over(config, values, people) -> dict:
     )
 
 
+def _drawn(config, labels) -> np.ndarray:
+    """Places of the images that neighbours are looked for among, ascending: all, or so many."""
+    if len(labels) <= NEIGHBOR_IMAGES:
+        return np.arange(len(labels))
+    random = np.random.default_rng(config.seed)
+    return np.sort(random.choice(len(labels), NEIGHBOR_IMAGES, replace=False))
+
+
 def _fidelity(config, real, real_labels, fake, fake_labels) -> dict:
     """Set statistics with jackknife intervals over people, cut off where their values end."""
+    # Neighbours take the square of the time; distributions are of all images.
+    drawn_real, drawn_fake = (_drawn(config, labels) for labels in (real_labels, fake_labels))
 
     def kept(identities):
         return real[np.isin(real_labels, identities)], fake[np.isin(fake_labels, identities)]
 
-    def neighbors_based(name):
-        def statistic(identities):
-            some_real, some_fake = kept(identities)
-            number = min(config.evaluate.num_neighbors, len(some_real) - 1, len(some_fake) - 1)
-            result = precision_recall_density_coverage(some_real, some_fake, num_neighbors=number)
-            return getattr(result, name)
+    @functools.cache
+    def neighbors_of(identities):
+        some_real = real[drawn_real[np.isin(real_labels[drawn_real], identities)]]
+        some_fake = fake[drawn_fake[np.isin(fake_labels[drawn_fake], identities)]]
+        number = min(config.evaluate.num_neighbors, len(some_real) - 1, len(some_fake) - 1)
+        return precision_recall_density_coverage(some_real, some_fake, num_neighbors=number)
 
-        return statistic
+    def neighbors_based(name):
+        # The four figures of a group of people are computed once.
+        return lambda identities: getattr(neighbors_of(tuple(identities.tolist())), name)
 
     people = np.intersect1d(real_labels, fake_labels)
     statistics = {

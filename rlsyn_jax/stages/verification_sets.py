@@ -21,7 +21,7 @@ from rlsyn_jax.data.verification_sources import (
 )
 from rlsyn_jax.evaluation.bootstrap import cluster_bootstrap
 from rlsyn_jax.evaluation.fairness import FairnessResult, group_fairness, spread_intervals
-from rlsyn_jax.evaluation.verification import ten_fold_accuracy
+from rlsyn_jax.evaluation.verification import check_folds, ten_fold_accuracy
 from rlsyn_jax.stages.extractors import Extractor, embed_images
 from rlsyn_jax.stages.recognition_measures import figure
 from rlsyn_jax.stages.recognize import load_recognizer
@@ -30,14 +30,21 @@ _THRESHOLDS = ("own_threshold", "shared_threshold")
 
 
 def check_verification_sets(config: ConfigDict) -> None:
-    """Looks whether the sets are there, so that a run does not find out when it is done.
+    """Looks whether the sets are there and divide into folds, so that no run finds out at its end.
 
     Raises:
         ConfigError: names the set.
     """
     for source in config.evaluate.verification_sets:
         try:
-            check_verification_source(source)
+            counts = check_verification_source(source)
+            for file, (num_pairs, num_folds) in counts.items():
+                try:
+                    check_folds(num_pairs, num_folds)
+                except ValueError as error:
+                    raise ValueError(f"{file}: {error}") from error
+            if len({num_folds for _, num_folds in counts.values()}) > 1:
+                raise ValueError(f"the groups of {source!r} have different numbers of folds")
         except ValueError as error:
             raise ConfigError(f"config.evaluate.verification_sets: {error}") from error
 

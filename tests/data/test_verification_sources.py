@@ -44,7 +44,8 @@ def test_every_kind_is_read(root):
         f"rfw:{root}": [(f"RFW {race}", race) for race in RACES],
     }
     for source, names in expected.items():
-        check_verification_source(source)
+        counts = check_verification_source(source)
+        assert list(counts.values()) == [(2, 2 if source.endswith(".bin") else 1) for _ in names]
         found = list(read_verification_source(source, **OPTIONS))
         assert [(each.name, group) for each, group in found] == names
         assert all(each.is_same.tolist() == [True, False] for each, _ in found)
@@ -72,6 +73,12 @@ def test_what_is_missing_is_named(root):
     with pytest.raises(ValueError, match="no .*African.*no .*Indian"):
         check_verification_source(f"rfw:{root / 'data'}")
     lists = root / "txts/Asian/Asian_pairs.txt"
+    lists.write_text("1\t1\nm.1\t1\t2\nm.1\t1\tm.2\t7\n")
+    with pytest.raises(ValueError, match="Line 3 of .*m.2_0007.jpg"):
+        check_verification_source(f"pairs:{lists}:{root / 'data/Asian'}")
+    (root / "agedb_30.bin").write_bytes(pickle.dumps(([b"a"] * 3, [True]), protocol=2))
+    with pytest.raises(ValueError, match="3 images and 1 truth values"):
+        check_verification_source(str(root / "agedb_30.bin"))
     lists.write_text("1\t5\nm.1\t1\t2\n")
     with pytest.raises(ValueError, match="cut off"):
         check_verification_source(f"pairs:{lists}:{root / 'data/Asian'}")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 
+from rlsyn_jax.evaluation import identification
 from rlsyn_jax.evaluation.identification import (
     named_by_others,
     nearest_centroid_accuracy,
@@ -31,6 +32,14 @@ def test_rank1_is_the_nearest_neighbour():
     expected = KNeighborsClassifier(1, metric="cosine").fit(enrolled, labels).predict(queries)
     np.testing.assert_array_equal(hits, expected == query_labels)
     assert accuracy == hits.mean() and 0.3 < accuracy < 1
+
+
+def test_rank1_in_blocks_is_that_of_all_at_once(monkeypatch):
+    expected = rank1_identification(*problem())
+    monkeypatch.setattr(identification, "_BLOCK", 7)
+    found = rank1_identification(*problem())
+    np.testing.assert_array_equal(found[1], expected[1])
+    assert found[0] == expected[0]
 
 
 def test_nearest_centroid_of_unit_embeddings():

@@ -12,8 +12,9 @@ import time
 
 import pytest
 from sweeping import commands
+from sweeping.folder_lock import only_sweep
 from sweeping.jobs import Job
-from sweeping.local import Interrupted, LocalRuns, _only_sweep
+from sweeping.local import Interrupted, LocalRuns
 from sweeping.plan import Plan
 
 RUN = """
@@ -57,11 +58,11 @@ def runs(tmp_path, monkeypatch):
 
         monkeypatch.setattr(commands, "job_command", command)
         cells = {job.name: {} for job in jobs if job.workdir.startswith("cells")}
-        return LocalRuns(
-            Plan("base", "title", cells, jobs), tmp_path / "sweep", parallel, **options
-        )
+        plan = Plan("base", "title", cells, jobs)
+        return LocalRuns(plan, tmp_path / "sweep", lock, parallel, **options)
 
-    return make
+    with only_sweep(tmp_path / "sweep") as lock:
+        yield make
 
 
 def job(name, *after, links=None, stage="report"):
@@ -205,7 +206,7 @@ def test_two_sweeps_do_not_share_a_folder(runs, tmp_path):
         while not sweep._running:
             time.sleep(0.05)
         try:
-            with _only_sweep(tmp_path / "sweep"):
+            with only_sweep(tmp_path / "sweep"):
                 pass
         except BlockingIOError as error:
             refused.append(str(error))

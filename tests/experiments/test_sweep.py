@@ -4,6 +4,7 @@ import signal
 
 import pyarrow.parquet
 import pytest
+from sweeping.folder_lock import only_sweep
 
 
 def sweep(program, path, workdir, *flags, **options):
@@ -76,3 +77,22 @@ def test_a_sweep_stopped_in_the_middle_ends_as_plain_runs_do(
 
 def metrics(workdir) -> str:
     return (workdir / "evaluate" / "metrics.json").read_text()
+
+
+@pytest.mark.slow
+def test_where_a_sweep_is_at_work_another_changes_nothing(program, tiny_sweep, tmp_path):
+    workdir = tmp_path / "sweep"
+    asked = "--launcher=none"
+    path = tiny_sweep('hyper.sweep("seed", [0, 1])')
+    first = program.log_of(sweep(program, path, workdir, asked))
+    assert first.startswith("2 cells")
+    plan = (workdir / "sweep.json").read_bytes()
+    with only_sweep(workdir):
+        # One may look on.
+        assert program.log_of(sweep(program, path, workdir, asked)) == first
+        path = tiny_sweep('hyper.sweep("seed", [0])')
+        for flags in ([asked], []):
+            process = sweep(program, path, workdir, *flags)
+            assert "another sweep, or a run that it left behind" in program.log_of(process)
+            assert process.returncode == 1
+        assert (workdir / "sweep.json").read_bytes() == plan

@@ -7,6 +7,7 @@ import pytest
 
 from rlsyn_jax.config import ConfigError, default_config
 from rlsyn_jax.data.synthetic_writer import load_synthetic, read_manifest
+from rlsyn_jax.stages import pretrain
 from rlsyn_jax.stages.novel_identities import match_threshold
 
 
@@ -28,12 +29,21 @@ def test_so_few_pairs_of_two_people_pass(people, rate):
     assert passes[impostors].sum() == int(rate * impostors.sum() + 1e-9)
 
 
-def test_somebody_must_be_held_out():
-    with pytest.raises(ConfigError, match="split.held_out_fraction above 0"):
-        match_threshold(default_config(), np.zeros((0, 4)), np.zeros(0, int))
-    embeddings, identities = unseen(3, 1)
-    with pytest.raises(ConfigError, match="two images"):
-        match_threshold(default_config(), embeddings, identities)
+def test_a_threshold_needs_pairs_of_both_kinds():
+    for people, images in ((0, 2), (1, 2), (3, 1)):
+        with pytest.raises(ValueError, match="pairs of one person and of two"):
+            match_threshold(default_config(), *unseen(people, images))
+
+
+@pytest.mark.parametrize(("fraction", "held_out"), [(0.0, 0), (0.05, 1)])
+def test_two_people_must_be_held_out(program, tmp_path, fraction, held_out):
+    config = program.config(
+        split={"held_out_fraction": fraction}, synthesize={"identities": "novel"}
+    )
+    # Before anything is made.
+    with pytest.raises(ConfigError, match=f"{held_out} are held out: set .*held_out_fraction"):
+        pretrain.run(config, tmp_path)
+    assert not (tmp_path / "pretrain" / "model").exists()
 
 
 @pytest.mark.slow
