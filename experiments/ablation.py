@@ -69,7 +69,7 @@ _STOPPED = tuple(
 _ABOUT = (
     "In points, with 95 % intervals by bootstrap over seeds and people, each for itself: nothing",
     "is corrected for how many comparisons there are. What is claimed, by five seeds, is bold: the",
-    f"interval excludes 0, and from scratch the mean is at least {GOAL}. The method",
+    f"interval lies above 0, and from scratch the mean is at least {GOAL}. The method",
     "is real images and reinforced samples with dynamic selection; the others of a comparison are",
     "the best of their kind; equal information is that of who has the prior's data and labels.",
     "",

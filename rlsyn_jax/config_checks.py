@@ -6,6 +6,7 @@ All of it is checked before any device is touched; what a field means stands in 
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 from ml_collections import ConfigDict
 
@@ -26,6 +27,8 @@ from rlsyn_jax.recognition.networks import NETWORKS, has_pooling, network_settin
 from rlsyn_jax.recognition.objective import LOSSES
 from rlsyn_jax.training.device_kinds import NAMED_DEVICES, named_devices
 
+# Of these everybody is read, from a path, whatever the section.
+_UNDIVIDED_SOURCES = ("folder", "insightface", "webdataset", "parquet")
 _POSITIVE_INTEGERS = (
     "fsdp image.size autoencoder.batch_size autoencoder.shard_images data.min_images "
     "general_data.min_images generator.patch_size generator.width "
@@ -197,6 +200,7 @@ def validate(config: ConfigDict) -> None:
             or general.identity_offset + general.num_identities <= target.identity_offset
         )
         require(apart, "general_data.identity_offset", "such that the people are not the target's")
+    _validate_general_data(config, require)
     _validate_without_general_data(config, require)
     _validate_images(config, require, procedural)
     require(config.split.held_out_fraction < 1, "split.held_out_fraction", "below 1")
@@ -365,6 +369,17 @@ def _validate_arms(config: ConfigDict, require) -> None:
         not joint or config.general_data.source != "none",
         "general_data.source",
         f"the general people's data with the arm {''.join(joint[:1])}",
+    )
+
+
+def _validate_general_data(config: ConfigDict, require) -> None:
+    """Checks that the prior's people are not those of the target, as far as paths tell."""
+    data, general = config.data, config.general_data
+    same = data.path and Path(data.path).resolve() == Path(general.path).resolve()
+    require(
+        not same or data.source != general.source or data.source not in _UNDIVIDED_SOURCES,
+        "general_data.path",
+        "another one than data.path: the prior would see whom the run tests",
     )
 
 

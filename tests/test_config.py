@@ -241,6 +241,15 @@ def test_no_choice_may_be_unknown(path):
         ("seed", 2**32, []),
         ("pretrain.source", "train", [("general_data.source", "none")]),
         (
+            "general_data.path",
+            "people/../people",
+            [
+                ("general_data.source", "folder"),
+                ("data.source", "folder"),
+                ("data.path", "people"),
+            ],
+        ),
+        (
             "recognize.start",
             "general",
             [("general_data.source", "none"), ("pretrain.source", "weights")],
@@ -272,7 +281,7 @@ def test_no_choice_may_be_unknown(path):
                 ("data.source", "folder"),
                 ("data.path", "P"),
                 ("general_data.source", "folder"),
-                ("general_data.path", "P"),
+                ("general_data.path", "Q"),
             ],
         ),
         ("recognize.decay_at", (0.05,), [("recognize.decay", "step")]),
@@ -355,6 +364,14 @@ def test_no_choice_may_be_unknown(path):
 def test_values_that_cannot_work_are_named(path, value, others):
     with pytest.raises(ConfigError, match=f"config.{path} is .*; it must be"):
         validate(changed((path, value), *others))
+
+
+def test_a_published_split_gives_the_prior_its_training_people():
+    same = [("path", "market"), ("source", "market1501")]
+    fields = [
+        (f"{data}.{name}", value) for data in ("data", "general_data") for name, value in same
+    ]
+    validate(changed(*fields))
 
 
 def test_the_default_config_is_valid():

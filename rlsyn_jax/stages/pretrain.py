@@ -74,6 +74,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     record = StageRecord(workdir, "pretrain", config, FIELDS, INPUTS)
     if record.complete:
         return
+    check_source(config)
     # What is wrong with the data is told before anything is made, so that the corrected command
     # finds a folder that it may use.
     dataset, splits = load_target(config, workdir)
@@ -93,7 +94,6 @@ def run(config: ConfigDict, workdir: Path) -> None:
             save_model(record, config, params, params)
         else:
             name = f"the checkpoint of config.pretrain.source {source!r}"
-            check_record(config, restore_config(source), name)
             params = in_layout(config, restore_params(source))
             check_fits(config, params, name)
             save_model(record, config, params, params)
@@ -180,6 +180,25 @@ def read_shipped_prior(config: ConfigDict) -> dict:
     return params
 
 
+def check_source(config: ConfigDict) -> None:
+    """Checks that config.pretrain.source, where it is a checkpoint, is there and fits.
+
+    Raises:
+        ConfigError: names what is wrong.
+    """
+    source = config.pretrain.source
+    if source in ("train", "shipped"):
+        return
+    try:
+        record = restore_config(source)
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"config.pretrain.source is {source!r}; it must be 'train', 'shipped' or a folder with "
+            f"a generator's checkpoint: {error}"
+        ) from error
+    check_record(config, record, f"the checkpoint of config.pretrain.source {source!r}")
+
+
 def check_record(config: ConfigDict, record: dict, name: str) -> None:
     """Checks that a generator's record agrees with config.generator about what it tells.
 
@@ -191,15 +210,17 @@ def check_record(config: ConfigDict, record: dict, name: str) -> None:
         name: of the checkpoint, for the message.
 
     Raises:
-        ConfigError: names the first field that differs.
+        ConfigError: names each field that differs.
     """
+    differences = []
     for field, value in (record.get("generator") or {}).items():
         now = plain(config.generator).get(field, value)
         if now != value and field not in _HOW_IT_IS_COMPUTED:
-            raise ConfigError(
-                f"config.generator.{field} is {now!r}, but {name} was made with {value!r}; "
-                "set it so"
+            differences.append(
+                f"config.generator.{field} is {now!r}, but {name} was made with {value!r}"
             )
+    if differences:
+        raise ConfigError("; ".join([*differences, "set it so"]))
 
 
 def check_fits(config: ConfigDict, params: dict, name: str) -> None:

@@ -28,8 +28,9 @@ from rlsyn_jax.models.import_weights import (
 )
 from rlsyn_jax.models.resnet import ResNet50, ResNet50IBN
 from rlsyn_jax.models.weight_files import read_weights, sha256
+from rlsyn_jax.stages import pretrain
 from rlsyn_jax.stages.generator import init_params
-from rlsyn_jax.stages.pretrain import check_fits, check_record
+from rlsyn_jax.stages.pretrain import check_fits, check_record, check_source
 from rlsyn_jax.stages.stage_record import plain
 from rlsyn_jax.training.checkpoints import CheckpointStore, restore_config, restore_params
 
@@ -614,6 +615,17 @@ def test_an_imported_checkpoint_fits_the_generator_that_its_record_tells(tmp_pat
         (name,) = changed
         with pytest.raises(ConfigError, match=f"generator.{name} is .* was made with"):
             check_record(config, record, "the imported checkpoint")
+    # All that differs is told, and before any data are read.
+    config = program.config(
+        generator=record["generator"] | {"num_heads": 1, "timestep_frequency_shift": 1},
+        image=image,
+        pretrain={"source": str(tmp_path / "prior")},
+    )
+    with pytest.raises(ConfigError, match="num_heads is 1, .*; .*_shift is 1, .*; set it so"):
+        check_source(config)
+    config = program.config(pretrain={"source": "shiped"})
+    with pytest.raises(ConfigError, match="'shiped'; it must be 'train', 'shipped' or a folder"):
+        pretrain.run(config, tmp_path / "run")
 
 
 def test_a_training_checkpoint_gives_its_average(tmp_path):
