@@ -56,7 +56,7 @@ def test_the_reward_of_ten_lines_gives_one_number_a_sample(own_reward):
 
 
 @pytest.mark.slow
-def test_a_run_with_that_reward_logs_it_and_its_checkpoint_loads(program, own_reward):
+def test_a_run_with_that_reward_logs_it_and_its_checkpoints_load(program, own_reward):
     workdir = own_reward / "run"
     fields = program.tiny_fields | {
         "pretrain.steps": 2,
@@ -64,12 +64,13 @@ def test_a_run_with_that_reward_logs_it_and_its_checkpoint_loads(program, own_re
         "reinforce.iterations": 1,
     }
     fields |= {"reinforce.num_steps": 4, "reinforce.num_trained_steps": 2}
+    fields |= {"recognize.arms": "('real','real_reinforced')"}
     process = program.python(
         "-m",
         "rlsyn_jax.main",
         f"--config={own_reward / 'my_config.py'}",
         f"--workdir={workdir}",
-        "--stages=pretrain,adapt,reinforce",
+        "--stages=pretrain,adapt,reinforce,synthesize,recognize",
         *(f"--config.{path}={value}" for path, value in fields.items()),
         environment={"PYTHONPATH": str(own_reward)},
     )
@@ -84,3 +85,8 @@ def test_a_run_with_that_reward_logs_it_and_its_checkpoint_loads(program, own_re
     exec(example.replace("runs/quickstart", str(workdir)), namespace)
     table = namespace["params"]["y_embedder"]["embedding_table"]
     assert table.shape[1] == program.tiny_fields["generator.width"]
+
+    image = program.config().image
+    namespace = {"images": np.zeros((3, image.size, image.size, image.channels), np.uint8)}
+    exec(code_block("# embed.py").replace("runs/quickstart", str(workdir)), namespace)
+    assert namespace["embeddings"].shape == (3, program.tiny_fields["recognize.embedding_dim"])
