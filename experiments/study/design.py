@@ -277,7 +277,7 @@ def headroom_cells(
             "seed": seed,
             **fields,
             **choices[start].fields(target),
-            "split.train_images": images,
+            **_training_images(images),
             "recognize.start": start,
             "recognize.arms": arms,
         }
@@ -304,7 +304,7 @@ def cells(
     for images in target.images:
         for seed in range(seeds):
             for start, arms in STARTS.items():
-                fields = {"split.train_images": images, "recognize.start": start}
+                fields = {**_training_images(images), "recognize.start": start}
                 fields |= {"recognize.arms": arms, "recognize.random_start": ()}
                 fields |= choices[start].fields(target)
                 made.append({"name": title(images, start), "seed": seed, **common, **fields})
@@ -326,6 +326,13 @@ def variations_of(target: Target) -> dict[str, dict[str, Any]]:
         for number in target.few_identities
     }
     return {name: VARIATIONS[name] for name in target.variations} | few
+
+
+def _training_images(images: int) -> dict[str, Any]:
+    """So many of each identity; of a single one richness has no spread to aim at."""
+    return {"split.train_images": images} | (
+        {"rewards.richness.weight": 0.0} if images == 1 else {}
+    )
 
 
 def _common(target: Target, data: str, cache: str) -> dict[str, Any]:

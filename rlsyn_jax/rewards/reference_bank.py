@@ -19,11 +19,15 @@ class ReferenceBank:
         mask: bool [identities, max_references]; True where a feature is real. The references of
             an identity come first, padding follows.
         identities: int32 [identities], the label of each row; -1 for a row of `padded_to`.
+        total_variance: float32 [identities], trace of the covariance of an identity's features; of
+            one with a single feature the mean over those of the whole bank, of which this may be a
+            part, that have more, or NaN where none has.
     """
 
     features: jax.Array
     mask: jax.Array
     identities: jax.Array
+    total_variance: jax.Array
 
     def take(self, identities: jax.Array) -> ReferenceBank:
         """Returns the bank of some identities; works inside jit.
@@ -38,6 +42,7 @@ class ReferenceBank:
             features=jnp.take(self.features, identities, axis=0),
             mask=jnp.take(self.mask, identities, axis=0),
             identities=jnp.take(self.identities, identities, axis=0),
+            total_variance=jnp.take(self.total_variance, identities, axis=0),
         )
 
     def padded_to(self, multiple: int) -> ReferenceBank:
@@ -47,6 +52,7 @@ class ReferenceBank:
             features=jnp.pad(self.features, ((0, empty), (0, 0), (0, 0))),
             mask=jnp.pad(self.mask, ((0, empty), (0, 0))),
             identities=jnp.pad(self.identities, (0, empty), constant_values=-1),
+            total_variance=jnp.pad(self.total_variance, (0, empty)),
         )
 
 
@@ -111,4 +117,16 @@ def build_reference_bank(
         features=jnp.asarray(groups),
         mask=jnp.asarray(mask),
         identities=jnp.arange(num_identities, dtype=jnp.int32),
+        total_variance=jnp.asarray(_total_variance(groups, mask)),
     )
+
+
+def _total_variance(features: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The attribute of the bank, from float [i, r, d] and bool [i, r]."""
+    counts = mask.sum(axis=1)  # [i]
+    mean = np.sum(features, axis=1, where=mask[..., None], dtype=np.float64) / counts[:, None]
+    deviations = np.where(mask[..., None], features - mean[:, None], 0)  # [i, r, d]
+    variance = np.square(deviations).sum(axis=(1, 2)) / np.maximum(counts - 1, 1)
+    known = counts >= 2
+    fallback = variance[known].mean() if known.any() else np.nan
+    return np.where(known, variance, fallback).astype(np.float32)

@@ -21,8 +21,8 @@ def expression_richness(
         R = -((S_g - (1 + expansion) S_r) / tau)^2.
 
     The whole difference is over tau, as the braces of the paper's source have it. An identity with
-    one reference has no S_r; it gets the mean S_r of the identities of the bank that have more, or
-    0 where none has. R belongs to a set, and `credit` shares it out. "leave_one_out" is
+    one reference has no S_r; it gets the mean S_r of all identities that have more, and where none
+    has, its samples get 0. R belongs to a set, and `credit` shares it out. "leave_one_out" is
     g (R(G) - R(G without j)); the factor g gives the credit the magnitude of R for every group
     size.
 
@@ -52,7 +52,8 @@ def expression_richness(
             f"the richness reward with credit {credit} needs at least {needed} samples an "
             f"identity, got {group}"
         )
-    target = (1 + expansion) * reference_variance(bank)[:, None]  # [i, 1]
+    known = jnp.isfinite(bank.total_variance)[:, None]  # [i, 1]
+    target = (1 + expansion) * jnp.where(known, bank.total_variance[:, None], 0)  # [i, 1]
     embeddings = embeddings.astype(jnp.float32)
     # The trace is the sum of squared deviations over B - 1. For unit features it equals
     # B / (B - 1) (1 - |mean|^2), which loses its digits where the samples are nearly alike.
@@ -61,28 +62,8 @@ def expression_richness(
     total = squares.sum(axis=1, keepdims=True)  # [i, 1]
     error = (total / (group - 1) - target) / tau
     if credit == "broadcast":
-        return jnp.broadcast_to(-(error**2), squares.shape)
+        return jnp.broadcast_to(jnp.where(known, -(error**2), 0), squares.shape)
     # Without j the mean moves as well: the sum of squares falls by g / (g - 1) |x_j - mean|^2.
     remaining = total - group / (group - 1) * squares  # [i, g]
     error_without = (remaining / (group - 2) - target) / tau
-    return group * (error_without**2 - error**2)
-
-
-def reference_variance(bank: ReferenceBank) -> jax.Array:
-    """Returns S_r of each identity, equations (7) and (8).
-
-    Args:
-        bank: references of i identities.
-
-    Returns:
-        float32 [i], at least 0. An identity with one reference gets the mean over the identities
-        with more, or 0 where none has more.
-    """
-    counts = bank.mask.sum(axis=1)  # [i]
-    features = jnp.where(bank.mask[..., None], bank.features, 0)
-    mean = features.sum(axis=1) / counts[:, None]  # [i, d]
-    deviations = jnp.where(bank.mask[..., None], features - mean[:, None], 0)  # [i, r, d]
-    variance = jnp.sum(deviations**2, axis=(1, 2)) / jnp.maximum(counts - 1, 1)
-    known = counts >= 2
-    fallback = jnp.sum(jnp.where(known, variance, 0)) / jnp.maximum(known.sum(), 1)
-    return jnp.where(known, variance, fallback)
+    return jnp.where(known, group * (error_without**2 - error**2), 0)

@@ -16,7 +16,6 @@ from rlsyn_jax.config import ConfigError
 from rlsyn_jax.diffusion.image_starts import ImageStarts
 from rlsyn_jax.models.dit_flops import forward_flops
 from rlsyn_jax.rewards.reference_bank import ReferenceBank, build_reference_bank
-from rlsyn_jax.rewards.richness import reference_variance
 from rlsyn_jax.rl.advantages import initial_statistics
 from rlsyn_jax.rl.iteration import PolicySettings, PolicyState, make_iteration
 from rlsyn_jax.rl.memory import available_bytes, memory_need
@@ -26,7 +25,7 @@ from rlsyn_jax.stages.generator import build_generator, load_model
 from rlsyn_jax.stages.inputs import load_target, train_labels
 from rlsyn_jax.stages.latent_space import decoding_flops, open_latent_space, shared_by_devices
 from rlsyn_jax.stages.policy import FIELDS_OF_MEMORY, policy_settings, policy_steps
-from rlsyn_jax.stages.trained_rewards import check_rewards, trained_rewards
+from rlsyn_jax.stages.trained_rewards import check_rewards, check_spread, trained_rewards
 from rlsyn_jax.stages.training_starts import training_starts
 from rlsyn_jax.training.meshes import (
     batch_sharding,
@@ -84,6 +83,7 @@ def make_policy(config: ConfigDict, workdir: Path, mesh: Mesh) -> Policy:
     """
     dataset, splits = load_target(config, workdir)
     images, labels = train_labels(dataset, splits)
+    check_spread(config, labels)
     extractor = load_extractor(config, workdir, "reward")
     bank = build_reference_bank(
         embed_images(extractor, images), labels, len(splits.train_identities)
@@ -135,7 +135,7 @@ def assemble_policy(
     plan, deterministic_plan, num_trained_steps, choose_steps = policy_steps(config)
     settings = policy_settings(config, num_classes, num_trained_steps, mesh.size)
     check_rewards(config, rewards, weights, bank, settings)
-    real_spread = float(reference_variance(bank).mean())
+    real_spread = float(jnp.nan_to_num(bank.total_variance).mean())
     trained, frozen = split(
         cold_start,
         reinforce.trainable,

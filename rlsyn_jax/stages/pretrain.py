@@ -43,6 +43,7 @@ from rlsyn_jax.stages.stage_record import (
     plain,
     shaping,
 )
+from rlsyn_jax.stages.trained_rewards import check_spread
 from rlsyn_jax.stages.verification_sets import check_verification_sets
 from rlsyn_jax.training.checkpoints import restore_config, restore_params
 from rlsyn_jax.training.meshes import make_mesh
@@ -78,6 +79,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     # What is wrong with the data is told before anything is made, so that the corrected command
     # finds a folder that it may use.
     dataset, splits = load_target(config, workdir)
+    check_spread(config, dataset.identities[splits.train])
     if config.synthesize.identities == "novel":
         check_unseen_people(config, dataset, splits)
     general = load_general(config, workdir)

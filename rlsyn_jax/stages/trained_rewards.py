@@ -6,11 +6,13 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from rlsyn_jax.config import ConfigError
 from rlsyn_jax.rewards.reference_bank import ReferenceBank
 from rlsyn_jax.rewards.registry import check_reward_output, resolve_reward
+from rlsyn_jax.rewards.richness import expression_richness
 from rlsyn_jax.rl.advantages import combine_rewards, initial_statistics
 from rlsyn_jax.rl.iteration import PolicySettings
 from rlsyn_jax.stages.stage_record import plain
@@ -43,6 +45,27 @@ def resolve_rewards(config: ConfigDict, *, whole_sets: bool = False) -> tuple[di
 def trained_rewards(config: ConfigDict) -> tuple[dict, dict]:
     """Returns functions and weights of config.rewards as config.reinforce.algorithm takes them."""
     return resolve_rewards(config, whole_sets=config.reinforce.algorithm == "pathwise")
+
+
+def check_spread(config: ConfigDict, people: np.ndarray) -> None:
+    """Checks that richness, where it has a weight, finds how images of a person vary.
+
+    Args:
+        config: complete configuration.
+        people: int [n], who is in each training image.
+
+    Raises:
+        ConfigError: nobody has two of them.
+    """
+    if np.unique(people, return_counts=True)[1].max() > 1:
+        return
+    for name in sorted(config.rewards.keys()):
+        term = config.rewards[name]
+        if term.weight and resolve_reward(term.function) is expression_richness:
+            raise ConfigError(
+                f"config.rewards.{name} aims at how a person's training images vary, and nobody "
+                f"has two; set config.rewards.{name}.weight to 0, or train on more images"
+            )
 
 
 def check_rewards(config, rewards, weights, bank, settings: PolicySettings) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
-from rlsyn_jax.training.atomic_files import check_room, storage_error
+from rlsyn_jax.training.atomic_files import StorageError, check_room, storage_error
 from rlsyn_jax.training.meshes import own_device
 
 
@@ -99,7 +99,7 @@ class CheckpointStore:
             # Orbax refuses jax.Arrays that each process has for itself. Copies, since the buffers
             # may be donated while they are written.
             state = jax.tree.map(lambda v: np.array(v) if _is_own(v) else v, state)
-        self._manager.save(
+        written = self._manager.save(
             step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(state),
@@ -107,9 +107,17 @@ class CheckpointStore:
             ),
             force=force,
         )
+        # Orbax passes over what is below a step that it has.
+        if not written and step not in self._manager.all_steps():
+            raise StorageError(
+                f"checkpoint {step} was not written: {self._directory} has step "
+                f"{self._manager.latest_step()}"
+            )
 
     def restore(self, target: Any) -> tuple[Any, dict | None, dict]:
         """Reads the newest step that can be read; waits for a write under way.
+
+        Newer ones, which cannot, are deleted, since Orbax writes nothing below them.
 
         Args:
             target: pytree of arrays (or ShapeDtypeStructs with shardings) to read into; the
@@ -139,10 +147,13 @@ class CheckpointStore:
                         state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore()
                     ),
                 )
-                return restored.state, restored.meta["iterator_state"], restored.meta["config"]
             except Exception as error:  # Orbax raises many kinds for a damaged step.
                 logging.warning("checkpoint %s/%d: %s", self._directory, number, error)
                 failures.append(f"step {number}: {error}")
+                continue
+            for damaged in steps[: len(failures)]:
+                self._manager.delete(damaged)
+            return restored.state, restored.meta["iterator_state"], restored.meta["config"]
         raise ValueError(f"no checkpoint of {self._directory} can be read: " + "; ".join(failures))
 
 

@@ -86,6 +86,7 @@ def test_padding_does_not_matter(problem, credit):
         jnp.concatenate([bank.features, jnp.ones((3, 2, 4))], 1),
         jnp.concatenate([bank.mask, jnp.zeros((3, 2), bool)], 1),
         bank.identities,
+        bank.total_variance,
     )
     np.testing.assert_allclose(
         reward(embeddings, longer, credit), reward(embeddings, bank, credit), atol=1e-6

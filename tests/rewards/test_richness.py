@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rlsyn_jax.rewards.reference_bank import ReferenceBank, build_reference_bank
-from rlsyn_jax.rewards.richness import expression_richness, reference_variance
+from rlsyn_jax.rewards.richness import expression_richness
 
 IDENTITIES = np.array([0, 0, 0, 0, 1, 2, 2])
 EXPANSION, TAU = 0.2, 0.7
@@ -48,12 +48,29 @@ def reward(embeddings, bank, credit, expansion=EXPANSION, tau=TAU):
 
 def test_reference_variance_with_a_single_reference(problem):
     _, _, bank, traces = problem
-    np.testing.assert_allclose(reference_variance(bank), traces, rtol=1e-5)
+    np.testing.assert_allclose(bank.total_variance, traces, rtol=1e-5)
 
 
-def test_no_identity_with_two_references_gives_zero():
-    bank = build_reference_bank(np.eye(3), np.arange(3), 3)
-    np.testing.assert_array_equal(reference_variance(bank), np.zeros(3))
+@pytest.mark.parametrize("credit", ["leave_one_out", "broadcast"])
+def test_who_else_is_in_a_batch_does_not_matter(problem, credit):
+    embeddings, _, bank, _ = problem
+    whole = reward(embeddings, bank, credit)
+    for batch in ([1], [1, 0], [2, 1]):
+        places = jnp.array(batch)
+        found = reward(embeddings[places], bank.take(places), credit)
+        np.testing.assert_allclose(found, whole[places], rtol=1e-6)
+
+
+@pytest.mark.parametrize("credit", ["leave_one_out", "broadcast"])
+def test_where_nobody_has_two_references_richness_says_nothing(problem, credit):
+    bank = build_reference_bank(np.eye(4)[:3], np.arange(3), 3)
+    assert np.isnan(bank.total_variance).all()
+
+    def total(embeddings):
+        return reward(embeddings, bank, credit).sum()
+
+    value, gradient = jax.value_and_grad(total)(problem[0])
+    assert value == 0 and (gradient == 0).all()
 
 
 def test_broadcast_equals_the_formula(problem):
@@ -87,7 +104,7 @@ def test_leave_one_out_equals_removal(problem):
 def test_nearly_equal_samples_keep_their_digits():
     generator = np.random.default_rng(5)
     samples = np.float32(unit([1.0, 0, 0, 0] + 1e-4 * generator.normal(size=(1, 6, 4))))
-    bank = build_reference_bank(np.eye(4)[:1], np.zeros(1, int), 1)
+    bank = build_reference_bank(np.eye(4)[[0, 0]], np.zeros(2, int), 1)
     result = reward(jnp.asarray(samples), bank, "broadcast", expansion=0.0, tau=1e-7)
     np.testing.assert_allclose(
         np.sqrt(-result[0]) * 1e-7, np.full(6, trace(np.float64(samples[0]))), rtol=1e-3
@@ -101,6 +118,7 @@ def test_padding_does_not_matter(problem, credit):
         jnp.concatenate([bank.features, jnp.ones((3, 2, 4))], 1),
         jnp.concatenate([bank.mask, jnp.zeros((3, 2), bool)], 1),
         bank.identities,
+        bank.total_variance,
     )
     np.testing.assert_allclose(
         reward(embeddings, longer, credit), reward(embeddings, bank, credit), atol=1e-5

@@ -43,6 +43,7 @@ def test_padding_does_not_matter():
         jnp.concatenate([bank.features, jnp.ones((3, 2, 4))], 1),
         jnp.concatenate([bank.mask, jnp.zeros((3, 2), bool)], 1),
         bank.identities,
+        bank.total_variance,
     )
     samples = jnp.asarray(samples, jnp.float32)
     np.testing.assert_allclose(

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
+from rlsyn_jax.config import ConfigError
 from rlsyn_jax.data.synthetic_writer import load_synthetic
-from rlsyn_jax.stages import recognition_measures, recognize, synthetic_measures
+from rlsyn_jax.stages import pretrain, recognition_measures, recognize, synthetic_measures
 from rlsyn_jax.stages.inputs import load_target
+from rlsyn_jax.stages.trained_rewards import check_spread
 
 
 @pytest.mark.parametrize(("fraction", "held_out"), [(0.0, 0), (0.05, 1), (0.2, 2)])
@@ -91,3 +93,13 @@ def test_a_set_of_near_copies_alone_is_told(program, tmp_path):
     process = program.start(tmp_path, STAGES, fields=fields | {"synthesize.strength": 0.1})
     assert "were near copies of real ones; lower config.synthesize" in program.log_of(process)
     assert process.returncode == 1
+
+
+def test_richness_needs_somebody_with_two_images(program, tmp_path):
+    config = program.config(split={"train_images": 1})
+    with pytest.raises(ConfigError, match="config.rewards.richness.weight to 0"):
+        pretrain.run(config, tmp_path)
+    assert not (tmp_path / "pretrain" / "model").exists()
+    config.rewards.richness.weight = 0.0
+    check_spread(config, np.arange(5))
+    check_spread(program.config(), np.array([3, 0, 3]))

@@ -130,11 +130,30 @@ def test_a_damaged_newest_step_gives_way_to_the_one_before(tmp_path):
         state, iterator_state, _ = store.restore(make_state(0))
         assert_bit_equal(state, make_state(1))
         assert iterator_state == {"at": 1}
-        damage(tmp_path / "1")
+    # What is written from there on is not below it, also by a process of its own.
+    save(tmp_path, 2)
+    assert steps_in(tmp_path) == [1, 2]
+    with CheckpointStore(tmp_path) as store:
+        assert_bit_equal(store.restore(make_state(0))[0], make_state(2))
+
+
+def test_where_no_step_can_be_read_all_are_told_and_kept(tmp_path):
+    save(tmp_path, 1, 2)
+    for step in ("1", "2"):
+        damage(tmp_path / step)
+    with CheckpointStore(tmp_path) as store:
         with pytest.raises(
             ValueError, match=r"no checkpoint of .* can be read: step 2: [\s\S]*; step 1: "
         ):
             store.restore(make_state(0))
+        assert steps_in(tmp_path) == [1, 2]
+
+
+def test_a_step_below_the_newest_is_not_passed_over_in_silence(tmp_path):
+    save(tmp_path, 3)
+    with CheckpointStore(tmp_path) as store:
+        with pytest.raises(StorageError, match="checkpoint 2 was not written: .* has step 3"):
+            store.save(2, make_state(2), config={}, iterator_state=None)
 
 
 def test_an_empty_folder_is_told(tmp_path):
