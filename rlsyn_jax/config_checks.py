@@ -221,6 +221,7 @@ def validate(config: ConfigDict) -> None:
         targets = config[section].lora_targets
         known = isinstance(targets, tuple) and targets and not set(targets) - set(LORA_TARGETS)
         require(bool(known), f"{section}.lora_targets", f"a selection of {LORA_TARGETS}")
+    _validate_rewards(config)
     _validate_reinforce(config, require)
     _validate_privacy(config, require)
     exports = config.synthesize.exports
@@ -370,6 +371,35 @@ def _validate_arms(config: ConfigDict, require) -> None:
         "general_data.source",
         f"the general people's data with the arm {''.join(joint[:1])}",
     )
+
+
+def _validate_rewards(config: ConfigDict) -> None:
+    """Checks names and fields of rewards, which config files may add, and so can misspell."""
+    for name, reward in config.rewards.items():
+        # Metrics are called reward/NAME, and reward/total is all of them.
+        if name == "total" or "/" in name or "." in name:
+            raise ConfigError(f"config.rewards.{name} needs another name; 'total' is taken")
+        fields = sorted(reward) if isinstance(reward, ConfigDict) else reward
+        if fields != ["function", "options", "weight"]:
+            raise ConfigError(
+                f"config.rewards.{name} has {fields}; it must have function, options and weight"
+            )
+        rules = (
+            ("function", isinstance(reward.function, str), "MODULE:FUNCTION"),
+            ("options", isinstance(reward.options, ConfigDict), "a ConfigDict"),
+            (
+                "weight",
+                isinstance(reward.weight, int | float) and math.isfinite(reward.weight),
+                "a finite number",
+            ),
+        )
+        for part, holds, right in rules:
+            if not holds:
+                raise ConfigError(
+                    f"config.rewards.{name}.{part} is {reward[part]!r}; it must be {right}"
+                )
+    if not any(reward.weight for reward in config.rewards.values()):
+        raise ConfigError("config.rewards has no reward with a weight; give one a weight")
 
 
 def _validate_general_data(config: ConfigDict, require) -> None:
@@ -533,7 +563,13 @@ def _validate_reinforce(config: ConfigDict, require) -> None:
         "reinforce.samples",
         "at least 2 with normalise_over='identity', which compares samples of one identity",
     )
-    require(len(config.rewards) > 0, "rewards", "at least one named reward")
+    require(
+        reinforce.samples_per_start == 1
+        or (reinforce.algorithm, reinforce.transition) != ("pathwise", "ddim")
+        or reinforce.eta > 0,
+        "reinforce.samples_per_start",
+        "1 with algorithm 'pathwise' and eta 0, where nothing else sets samples apart",
+    )
     for name, reward in config.rewards.items():
         require(
             reward.options.get("credit") != "broadcast" or reinforce.normalise_over != "identity",

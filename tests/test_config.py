@@ -241,6 +241,11 @@ def test_no_choice_may_be_unknown(path):
         ("seed", 2**32, []),
         ("pretrain.source", "train", [("general_data.source", "none")]),
         (
+            "reinforce.samples_per_start",
+            4,
+            [("reinforce.algorithm", "pathwise"), ("reinforce.eta", 0.0)],
+        ),
+        (
             "general_data.path",
             "people/../people",
             [
@@ -372,6 +377,37 @@ def test_a_published_split_gives_the_prior_its_training_people():
         (f"{data}.{name}", value) for data in ("data", "general_data") for name, value in same
     ]
     validate(changed(*fields))
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "message"),
+    [
+        ("semantic", {"wieght": 0.1}, "has .*'wieght'.*; it must have function, options"),
+        ("own", {"function": "m:f", "weight": 1.0}, "has .*; it must have function, options"),
+        ("own", 3, "has 3; it must have"),
+        ("semantic", {"weight": math.nan}, "weight is nan; it must be a finite number"),
+        ("semantic", {"weight": "1"}, "weight is '1'; it must be a finite number"),
+        ("semantic", {"options": 1}, "options is 1; it must be a ConfigDict"),
+        ("total", {"function": "m:f", "weight": 1.0, "options": {}}, "needs another name"),
+        ("a/b", {"function": "m:f", "weight": 1.0, "options": {}}, "needs another name"),
+    ],
+)
+def test_rewards_that_a_config_misspells_are_named(name, fields, message):
+    config = default_config()
+    with config.ignore_type():
+        if isinstance(fields, dict) and name in config.rewards:
+            for field, value in fields.items():
+                config.rewards[name][field] = value
+        else:
+            config.rewards[name] = fields
+    with pytest.raises(ConfigError, match=f"config.rewards.{name}.*{message}"):
+        validate(config)
+
+
+def test_some_reward_has_a_weight():
+    weights = [(f"rewards.{name}.weight", 0.0) for name in default_config().rewards]
+    with pytest.raises(ConfigError, match="no reward with a weight"):
+        validate(changed(*weights))
 
 
 def test_the_default_config_is_valid():

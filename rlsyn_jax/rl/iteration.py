@@ -50,7 +50,7 @@ ALGORITHMS = (*COMPARING, "pathwise")
 
 @dataclasses.dataclass(frozen=True)
 class PolicySettings:
-    """What one iteration does; every field but the first six is one of config.reinforce.
+    """What one iteration does; what is not said to be of something else is of config.reinforce.
 
     Attributes:
         image_shape: (h, w, c) of a sample: of an image, or of its latents.

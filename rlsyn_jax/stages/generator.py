@@ -392,7 +392,7 @@ def write_sample_grid(
     rows: int = 8,
     columns: int = 8,
 ) -> None:
-    """Writes a PNG with one class a row, fixed noise a column.
+    """Writes a PNG with one class a row; each place has its own noise, the same at every call.
 
     Args:
         sampler: of `make_sampler`.

@@ -122,6 +122,8 @@ def prior_fingerprint(config: ConfigDict) -> str:
     generator = shaping(config, "generator")
     generator.pop("scan_layers")  # Only how it is computed.
     space = latent_space_name(config)
+    if config.autoencoder.path and config.autoencoder.dtype != "float32":
+        space += f", {config.autoencoder.dtype}"
     return fingerprint([data, shaping(config, "image"), generator, space, training, _SEED])
 
 

@@ -25,7 +25,7 @@ def unknown_to_the_compiler(embeddings, features, mask, identities):
 def test_what_a_sample_adds_is_replaced_by_the_set_s_own_reward():
     rewards, _ = resolve_rewards(default_config(), whole_sets=True)
     shared, _ = resolve_rewards(default_config())
-    bank = build_reference_bank(np.eye(4)[:2], np.arange(2), 2)
+    bank = build_reference_bank(np.eye(4), np.arange(4) // 2, 2)
     random = np.random.default_rng(0).normal(size=(2, 5, 4))
     embeddings = jnp.asarray(random / np.linalg.norm(random, axis=-1, keepdims=True))
     for name in ("coverage", "richness"):
@@ -54,7 +54,7 @@ def test_what_it_does_not_read_is_not_asked_for():
 def test_a_reward_that_cannot_be_differentiated_is_refused():
     config = default_config()
     config.reinforce.algorithm = "pathwise"
-    bank = build_reference_bank(np.eye(16), np.arange(16), 16)
+    bank = build_reference_bank(np.eye(32), np.arange(32) // 2, 16)
     cold_start = init_params(config, 16, seed=0)
     for function, said in ((unknown_to_the_compiler, "JVP"), (nearest_of_ten, "gradient is zero")):
         config.rewards.semantic.function = f"{__name__}:{function.__name__}"
