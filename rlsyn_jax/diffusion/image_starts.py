@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlsyn_jax.data.padded_groups import padded_groups
 from rlsyn_jax.diffusion.samplers import initial_noise
 
 
@@ -39,23 +38,6 @@ class ImageStarts:
             images=np.pad(self.images, ((0, empty), (0, 0), (0, 0), (0, 0), (0, 0))),
             counts=np.pad(self.counts, (0, empty), constant_values=1),
         )
-
-
-def group_by_class(images: np.ndarray, class_labels: np.ndarray, num_classes: int) -> ImageStarts:
-    """Groups clean samples by class, on the host; within a class the order is kept.
-
-    Args:
-        images: float32 [n, h, w, c].
-        class_labels: int [n], each of 0..num_classes - 1 at least once.
-        num_classes: number of classes.
-
-    Raises:
-        ValueError: a class has no image.
-    """
-    grouped, counts = padded_groups(images.astype(np.float32), class_labels, num_classes)
-    if not counts.all():
-        raise ValueError(f"classes {np.flatnonzero(counts == 0)[:8].tolist()} have no image")
-    return ImageStarts(grouped, counts)
 
 
 def noised_images(starts: ImageStarts, alpha_bar: jax.Array) -> Callable:

@@ -22,18 +22,26 @@ def collapse_warning(spread: float, real_spread: float, share: float) -> str | N
     )
 
 
-def total_reward(fixed: Mapping[str, float], first: Mapping[str, float], weights: Mapping) -> float:
-    """Returns the weighted change of the rewards since the first measurement, in deviations.
+def total_reward(
+    fixed: Mapping[str, float],
+    first: Mapping[str, float],
+    weights: Mapping[str, float],
+    *,
+    in_deviations: bool,
+) -> float:
+    """Returns the weighted change of the rewards since the first measurement.
 
     Args:
         fixed: "fixed/NAME", the rewards of samples with fixed noise, now.
         first: the same at the start, with their deviations "fixed_std/NAME".
         weights: name -> weight.
+        in_deviations: each change is over the reward's deviation at the start, as the algorithms
+            weigh rewards that compare samples; else as it is, as "pathwise" does.
     """
     return sum(
         weight
         * (fixed[f"fixed/{name}"] - first[f"fixed/{name}"])
-        / max(first[f"fixed_std/{name}"], 1e-6)
+        / (max(first[f"fixed_std/{name}"], 1e-6) if in_deviations else 1)
         for name, weight in weights.items()
     )
 
@@ -57,8 +65,8 @@ def hacking_warning(
         return None
     return (
         f"the reward is being gamed: since iteration {best['step']} held-out {measure} fell from "
-        f"{best[f'held_out/{measure}']:.3f} to {now[f'held_out/{measure}']:.3f} while the reward "
-        f"rose by {rise:.2f} deviations. Use fewer iterations, a lower learning_rate, a "
+        f"{best[f'held_out/{measure}']:.3f} to {now[f'held_out/{measure}']:.3f} while reward/total "
+        f"rose by {rise:.3g}. Use fewer iterations, a lower learning_rate, a "
         "kl_weight where the algorithm has one, or config.reinforce.keep='best'"
     )
 

@@ -1,4 +1,4 @@
-"""Whether the devices found can share the work of the stages, told before the first of them."""
+"""What of devices and rewards does not fit the work of the stages, told before the first."""
 
 from __future__ import annotations
 
@@ -14,14 +14,20 @@ from rlsyn_jax.config import ConfigError, field
 from rlsyn_jax.rl.memory import available_bytes
 from rlsyn_jax.stages.inputs import load_target, train_labels
 from rlsyn_jax.stages.networks import feature_width
-from rlsyn_jax.stages.policy import FIELDS_OF_MEMORY, predicted_memory
+from rlsyn_jax.stages.policy import (
+    FIELDS_OF_MEMORY,
+    policy_settings,
+    policy_steps,
+    predicted_memory,
+)
 from rlsyn_jax.stages.stage_record import stage_seconds
+from rlsyn_jax.stages.trained_rewards import try_rewards
 from rlsyn_jax.training.memory import MARGIN
 from rlsyn_jax.training.meshes import make_mesh, own_device
 
 
 def check_devices(config: ConfigDict, workdir: Path, stages: Collection[str]) -> None:
-    """Checks that the batches of the stages that are to run can be shared by the devices.
+    """Checks that devices can share the batches of the stages that are to run, and tries rewards.
 
     Args:
         config: complete configuration.
@@ -29,7 +35,8 @@ def check_devices(config: ConfigDict, workdir: Path, stages: Collection[str]) ->
         stages: names of the stages that are to run.
 
     Raises:
-        ConfigError: names the batch and the number of devices, before any stage has begun.
+        ConfigError: names the batch and the number of devices, or the reward that does not work,
+            before any stage has begun.
     """
     devices = jax.device_count()
     waiting = [stage for stage in stages if stage_seconds(workdir, stage) is None]
@@ -50,12 +57,16 @@ def check_devices(config: ConfigDict, workdir: Path, stages: Collection[str]) ->
 
 
 def _check_reinforcement(config: ConfigDict, workdir: Path) -> None:
-    """Checks the sizes of an iteration, tells the memory it will take and whether that fits."""
+    """Checks an iteration's sizes and rewards; tells its memory and whether that fits."""
     dataset, splits = load_target(config, workdir)
     _, labels = train_labels(dataset, splits)
     bank_shape = (int(np.bincount(labels).max()), feature_width(config))
     mesh = make_mesh(config.fsdp)
-    need = predicted_memory(config, len(splits.train_identities), bank_shape, mesh).peak
+    num_classes = len(splits.train_identities)
+    _, _, num_trained_steps, _ = policy_steps(config)
+    settings = policy_settings(config, num_classes, num_trained_steps, mesh.size)
+    try_rewards(config, labels, settings)
+    need = predicted_memory(config, num_classes, bank_shape, mesh).peak
     available = available_bytes(own_device().device_set)
     logging.info("reinforce: one iteration will take about %.0f MiB of a device", need / 2**20)
     # The estimate is for XLA's CPU compiler; others are asked when the iteration is compiled.

@@ -9,7 +9,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlsyn_jax.rl.iteration import PolicyState
+from rlsyn_jax.rl.iteration import COMPARING, PolicyState
 from rlsyn_jax.rl.monitoring import best_step, collapse_warning, hacking_warning, total_reward
 from rlsyn_jax.stages.assembled_policy import Policy, compiled, make_policy
 from rlsyn_jax.stages.fixed_noise import fixed_noise_measure
@@ -74,7 +74,10 @@ def run(config: ConfigDict, workdir: Path) -> None:
             # What is decided by them must be decided alike.
             values = agreed(measure(params))
             values["reward/total"] = total_reward(
-                values, history[0] if history else values, policy.weights
+                values,
+                history[0] if history else values,
+                policy.weights,
+                in_deviations=reinforce.algorithm in COMPARING,
             )
             history.append({"step": number, **values})
             path = record.directory / f"samples_{number:04d}.png"

@@ -10,11 +10,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from rlsyn_jax.config import ConfigError
-from rlsyn_jax.rewards.reference_bank import ReferenceBank
+from rlsyn_jax.rewards.reference_bank import ReferenceBank, build_reference_bank
 from rlsyn_jax.rewards.registry import check_reward_output, resolve_reward
 from rlsyn_jax.rewards.richness import expression_richness
 from rlsyn_jax.rl.advantages import combine_rewards, initial_statistics
 from rlsyn_jax.rl.iteration import PolicySettings
+from rlsyn_jax.stages.networks import feature_width
 from rlsyn_jax.stages.stage_record import plain
 
 
@@ -66,6 +67,26 @@ def check_spread(config: ConfigDict, people: np.ndarray) -> None:
                 f"config.rewards.{name} aims at how a person's training images vary, and nobody "
                 f"has two; set config.rewards.{name}.weight to 0, or train on more images"
             )
+
+
+def try_rewards(config: ConfigDict, people: np.ndarray, settings: PolicySettings) -> None:
+    """Finds the rewards and tries them on features at random, before any network is trained.
+
+    Args:
+        config: complete configuration.
+        people: int [n], who is in each training image, each of 0..number of people - 1.
+        settings: of the policy.
+
+    Raises:
+        ConfigError: see `check_rewards`; also where a function is not found.
+    """
+    try:
+        rewards, weights = trained_rewards(config)
+    except ValueError as error:
+        raise ConfigError(f"config.rewards: {error}") from error
+    features = np.random.default_rng(0).normal(size=(len(people), feature_width(config)))
+    bank = build_reference_bank(features, people, int(people.max()) + 1)
+    check_rewards(config, rewards, weights, bank, settings)
 
 
 def check_rewards(config, rewards, weights, bank, settings: PolicySettings) -> None:

@@ -8,8 +8,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from rlsyn_jax.data.identity_dataset import IdentityDataset, to_device_range
+from rlsyn_jax.data.padded_groups import padded_groups
 from rlsyn_jax.data.splits import Splits
-from rlsyn_jax.diffusion.image_starts import ImageStarts, group_by_class
+from rlsyn_jax.diffusion.image_starts import ImageStarts
 from rlsyn_jax.stages.inputs import train_labels
 from rlsyn_jax.stages.latent_space import encoded_images
 
@@ -34,3 +35,20 @@ def training_starts(
     else:
         samples = np.asarray(to_device_range(images[:]))
     return group_by_class(samples, labels, len(splits.train_identities))
+
+
+def group_by_class(images: np.ndarray, class_labels: np.ndarray, num_classes: int) -> ImageStarts:
+    """Groups clean samples by class, on the host; within a class the order is kept.
+
+    Args:
+        images: float32 [n, h, w, c].
+        class_labels: int [n], each of 0..num_classes - 1 at least once.
+        num_classes: number of classes.
+
+    Raises:
+        ValueError: a class has no image.
+    """
+    grouped, counts = padded_groups(images.astype(np.float32), class_labels, num_classes)
+    if not counts.all():
+        raise ValueError(f"classes {np.flatnonzero(counts == 0)[:8].tolist()} have no image")
+    return ImageStarts(grouped, counts)

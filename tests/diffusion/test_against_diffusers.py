@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from rlsyn_jax.diffusion.dpm_solver import make_solver_plan, solve
-from rlsyn_jax.diffusion.image_starts import group_by_class, noised_images
+from rlsyn_jax.diffusion.image_starts import noised_images
 from rlsyn_jax.diffusion.samplers import initial_noise, make_sampling_plan, sample
 from rlsyn_jax.diffusion.schedules import linear_alpha_bars
+from rlsyn_jax.stages.training_starts import group_by_class
 
 torch = pytest.importorskip("torch", reason="compares with PyTorch: pip install -e '.[bench]'")
 diffusers = pytest.importorskip("diffusers", reason="pip install -e '.[bench]'")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rlsyn_jax.diffusion.dpm_solver import make_solver_plan, solve
-from rlsyn_jax.diffusion.image_starts import group_by_class, noised_images
+from rlsyn_jax.diffusion.image_starts import noised_images
 from rlsyn_jax.diffusion.samplers import (
     initial_noise,
     make_sampling_plan,
@@ -15,6 +15,7 @@ from rlsyn_jax.diffusion.samplers import (
     sample_trajectories,
 )
 from rlsyn_jax.diffusion.schedules import make_alpha_bars
+from rlsyn_jax.stages.training_starts import group_by_class
 
 SHAPE, KEY = (2, 2, 1), jax.random.key(4)
 LEVELS = make_alpha_bars("cosine", 100)

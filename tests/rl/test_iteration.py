@@ -14,7 +14,6 @@ import numpy as np
 import optax
 import pytest
 
-from rlsyn_jax.diffusion.image_starts import group_by_class
 from rlsyn_jax.diffusion.samplers import make_sampling_plan, stochastic_where
 from rlsyn_jax.diffusion.schedules import make_alpha_bars
 from rlsyn_jax.models.dit import DiT
@@ -27,6 +26,7 @@ from rlsyn_jax.rl.advantages import RunningStatistics, combine_rewards, initial_
 from rlsyn_jax.rl.iteration import COMPARING, PolicySettings, PolicyState, make_iteration
 from rlsyn_jax.rl.trained_steps import make_step_choice, steps_with_noise
 from rlsyn_jax.rl.value_function import ValueNetwork, create_value_state, make_value_optimizer
+from rlsyn_jax.stages.training_starts import group_by_class
 from rlsyn_jax.training import meshes
 from rlsyn_jax.training.meshes import batch_sharding, make_mesh, parameter_shardings, replicated
 from rlsyn_jax.training.train_state import create_train_state

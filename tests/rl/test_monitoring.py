@@ -20,19 +20,22 @@ def test_collapse_is_told_below_the_share_of_real_spread_alone():
     assert "collapsed" in text and "0.030" in text and "30%" in text and "0.100" in text
 
 
-def test_total_reward_is_the_weighted_change_in_deviations():
+def test_total_reward_is_the_weighted_change():
     first = {"fixed/a": 0.5, "fixed_std/a": 0.1, "fixed/b": -2.0, "fixed_std/b": 4.0}
     now = {"fixed/a": 0.8, "fixed_std/a": 9.0, "fixed/b": -4.0, "fixed_std/b": 9.0}
     weights = {"a": 1.0, "b": 0.5}
-    assert total_reward(first, first, weights) == 0
-    assert total_reward(now, first, weights) == pytest.approx(0.3 / 0.1 - 0.5 * 2.0 / 4.0)
+    for in_deviations, change in ((True, 0.3 / 0.1 - 0.5 * 2.0 / 4.0), (False, 0.3 - 0.5 * 2.0)):
+        assert total_reward(first, first, weights, in_deviations=in_deviations) == 0
+        found = total_reward(now, first, weights, in_deviations=in_deviations)
+        assert found == pytest.approx(change)
     # A reward that was constant at the start does not divide by zero.
-    assert total_reward({"fixed/a": 1e-6}, {"fixed/a": 0.0, "fixed_std/a": 0.0}, {"a": 1.0}) == 1
+    constant = {"fixed/a": 0.0, "fixed_std/a": 0.0}
+    assert total_reward({"fixed/a": 1e-6}, constant, {"a": 1.0}, in_deviations=True) == 1
 
 
 def test_hacking_is_a_falling_measure_with_a_rising_reward():
     text = hacking_warning(history((0.0, 0.5), (1.0, 0.8), (3.5, 0.6)), "coverage", 0.05)
-    assert "since iteration 5" in text and "0.800 to 0.600" in text and "2.50 deviations" in text
+    assert "since iteration 5" in text and "0.800 to 0.600" in text and "rose by 2.5." in text
 
 
 @pytest.mark.parametrize(

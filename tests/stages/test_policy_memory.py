@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from rlsyn_jax.config import ConfigError, default_config
-from rlsyn_jax.diffusion.image_starts import group_by_class
 from rlsyn_jax.models.autoencoder_kl import AutoencoderKL
 from rlsyn_jax.rewards.reference_bank import build_reference_bank
 from rlsyn_jax.rl.memory import memory_need
@@ -23,6 +22,7 @@ from rlsyn_jax.stages.latent_space import (
 )
 from rlsyn_jax.stages.plan_text import describe
 from rlsyn_jax.stages.policy import predicted_memory
+from rlsyn_jax.stages.training_starts import group_by_class
 from rlsyn_jax.training.checkpoints import CheckpointStore, restore_params
 from rlsyn_jax.training.meshes import make_mesh
 
@@ -189,3 +189,22 @@ def test_an_iteration_that_cannot_fit_is_refused_before_any_stage(tmp_path, prog
         device_checks.check_devices(config, tmp_path, ["reinforce"])
     monkeypatch.setattr(device_checks, "available_bytes", lambda devices: None)
     device_checks.check_devices(config, tmp_path, ["reinforce"])
+
+
+def unable(embeddings, bank):
+    raise TypeError("it takes something else")
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (f"{__name__}:unable", "config.rewards.semantic .*unable.*: it takes something else"),
+        (f"{__name__}:missing", "config.rewards: reward .* has no function 'missing'"),
+    ],
+)
+def test_a_reward_that_does_not_work_is_told_before_any_stage(tmp_path, program, function, said):
+    config = program.config()
+    config.rewards.semantic.function = function
+    with pytest.raises(ConfigError, match=said):
+        device_checks.check_devices(config, tmp_path, ["pretrain", "reinforce"])
+    device_checks.check_devices(config, tmp_path, ["pretrain"])
