@@ -24,6 +24,8 @@ PRIVACY_ATTACKS = (
 # Fields that came after there were runs -> the value at which a run is what it was without them.
 # Work folders of before are still accepted where they have it.
 ADDED_LATER = {
+    "pretrain.class_rows": "learnt",
+    "pretrain.appearance_noise": 0.5,
     "reinforce.samples_per_start": 1,
     "synthesize.pixel_copy_quantile": 0.0,
     "synthesize.prior_identities": 0,
@@ -103,6 +105,11 @@ def default_config() -> ConfigDict:
     config.generator.clip_denoised = True
 
     config.pretrain = _denoising_training()
+    # learnt (a row of each general person's own) | appearance (told, by a linear map, from the
+    # embedding of another image of the person, or the same where there is one; for adapt.class_rows
+    # = embedding, which then tells those of new people in the same way).
+    config.pretrain.class_rows = "learnt"
+    config.pretrain.appearance_noise = 0.5  # Largest norm of noise on such a unit embedding.
     config.pretrain.source = "train"  # train | shipped | a folder with a generator checkpoint.
     # Folder where trained priors, and extractors of general people alone, are kept by config.
     config.pretrain.cache = ""  # "" = none.

@@ -55,7 +55,8 @@ _NOT_NEGATIVE = (
     "log_every_seconds image.width autoencoder.tile_size data.num_identities "
     "general_data.num_identities data.identity_offset "
     "general_data.identity_offset split.train_images pretrain.steps pretrain.warmup_steps "
-    "pretrain.weight_decay pretrain.gradient_clip pretrain.rotation pretrain.translation "
+    "pretrain.weight_decay pretrain.appearance_noise pretrain.gradient_clip pretrain.rotation "
+    "pretrain.translation "
     "adapt.steps adapt.warmup_steps adapt.weight_decay adapt.gradient_clip adapt.rotation "
     "adapt.translation reinforce.iterations reinforce.micro_batch reinforce.kl_weight "
     "reinforce.sigma_floor reinforce.deviation_floor reinforce.value_steps "
@@ -104,6 +105,7 @@ _CHOICES = {
     "generator.prediction_type": ("v", "epsilon"),
     "pretrain.optimizer": ("adamw", "muon"),
     "adapt.optimizer": ("adamw", "muon"),
+    "pretrain.class_rows": ("learnt", "appearance"),
     "pretrain.decay": ("constant", "linear", "cosine"),
     "pretrain.weighting": ("min_snr", "uniform"),
     "adapt.decay": ("constant", "linear", "cosine"),
@@ -221,6 +223,11 @@ def validate(config: ConfigDict) -> None:
         targets = config[section].lora_targets
         known = isinstance(targets, tuple) and targets and not set(targets) - set(LORA_TARGETS)
         require(bool(known), f"{section}.lora_targets", f"a selection of {LORA_TARGETS}")
+    require(
+        config.pretrain.class_rows == "learnt" or config.pretrain.source == "train",
+        "pretrain.class_rows",
+        "'learnt' where config.pretrain.source is not 'train'",
+    )
     _validate_rewards(config)
     _validate_reinforce(config, require)
     _validate_privacy(config, require)

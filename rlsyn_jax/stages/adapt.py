@@ -12,7 +12,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from rlsyn_jax.models.class_rows import predict_class_rows
-from rlsyn_jax.stages.extractors import embed_images, in_memory, load_extractor
+from rlsyn_jax.stages.extractors import class_means, embed_images, in_memory, load_extractor
 from rlsyn_jax.stages.generator import (
     load_model,
     make_sampler,
@@ -111,18 +111,6 @@ def rows_by_appearance(
         100 * predicted.explained,
     )
     return predicted.rows
-
-
-def class_means(embeddings: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Returns the mean embedding of each class, float64 [classes, d].
-
-    Args:
-        embeddings: float [n, d].
-        labels: integers [n], each of 0, 1, ..., classes - 1 at least once.
-    """
-    sums = np.zeros((labels.max() + 1, embeddings.shape[1]))
-    np.add.at(sums, labels, embeddings)
-    return sums / np.bincount(labels)[:, None]
 
 
 def with_new_classes(

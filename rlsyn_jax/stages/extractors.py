@@ -142,6 +142,18 @@ def embed_images(
     )
 
 
+def class_means(embeddings: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Returns the mean embedding of each class, float64 [classes, d].
+
+    Args:
+        embeddings: float [n, d].
+        labels: integers [n], each of 0, 1, ..., classes - 1 at least once.
+    """
+    sums = np.zeros((labels.max() + 1, embeddings.shape[1]))
+    np.add.at(sums, labels, embeddings)
+    return sums / np.bincount(labels)[:, None]
+
+
 def make_embed(extractor: Extractor) -> Callable[[jax.Array], jax.Array]:
     """Returns a pure function of images in [-1, 1], for use inside compiled programs."""
     return embedding.make_embed(extractor.model, extractor.variables)
@@ -163,13 +175,24 @@ def extractor_fingerprint(config: ConfigDict, name: str, num_identities: int) ->
         name: of the extractor.
         num_identities: people that it learns, as many as memory has room for.
     """
-    data, settings = shaping(config, "general_data"), shaping(config, "extractor")
-    data.pop("cache"), settings.pop("with_target")
-    shared = ("recognize.network", "recognize.width", "recognize.crop_padding", "recognize.flip")
-    recognize = [field(config, path) for path in (*SHARED_FIELDS, *shared)]
+    data = shaping(config, "general_data")
+    data.pop("cache")
     learnt = [num_identities, data, shaping(config, "image")]
     files = files_fingerprint(config, "general_data")
+    settings, recognize = _learning(config)
     return fingerprint([name, *learnt, settings, recognize, _SEED, *([files] if files else [])])
+
+
+def looks_fingerprint(config: ConfigDict) -> str:
+    """Returns the hash of how the extractor of general people alone learns, whatever the people."""
+    return fingerprint(_learning(config))
+
+
+def _learning(config: ConfigDict) -> list:
+    settings = shaping(config, "extractor")
+    settings.pop("with_target")
+    shared = ("recognize.network", "recognize.width", "recognize.crop_padding", "recognize.flip")
+    return [settings, [field(config, path) for path in (*SHARED_FIELDS, *shared)]]
 
 
 def _train(

@@ -198,6 +198,7 @@ def make_training(
     frozen: dict,
     num_classes: int,
     seed: int,
+    tell: Callable | None = None,
 ) -> tuple[TrainState, dict, Callable]:
     """Puts the denoising training of config[section] on a mesh.
 
@@ -226,6 +227,7 @@ def make_training(
         min_snr_gamma=training.min_snr_gamma,
         ema_decay=training.ema_decay,
         prepare=make_preparation(config, section),
+        tell=tell,
         state_shardings=jax.tree.map(lambda value: value.sharding, state),
     )
     return state, frozen, step
@@ -244,6 +246,7 @@ def train_denoising(
     data_name: str,
     num_classes: int,
     seed: int,
+    tell: Callable | None = None,
 ) -> tuple[dict, dict]:
     """Runs or resumes the denoising training of config[section] to its last step.
 
@@ -254,9 +257,10 @@ def train_denoising(
         mesh: devices.
         trained, frozen: parts of the parameters (training.trainable.split).
         images: uint8 [n, h, w, c].
-        labels: int32 [n] in 0..num_classes - 1.
+        labels: int32 [n] in 0..num_classes - 1, or as `tell` takes them.
         data_name: of the data set, for the folder of its latents.
         num_classes: class rows of the generator.
+        tell: where labels do not stand for rows, what tells them, as of make_denoising_step.
         seed: of the order of the batches and of the noise.
 
     Returns:
@@ -264,7 +268,14 @@ def train_denoising(
     """
     training = config[section]
     state, frozen, step = make_training(
-        config, section, mesh, trained=trained, frozen=frozen, num_classes=num_classes, seed=seed
+        config,
+        section,
+        mesh,
+        trained=trained,
+        frozen=frozen,
+        num_classes=num_classes,
+        seed=seed,
+        tell=tell,
     )
     images = encoded_images(
         config, record.directory.parent, data_name, images, mirrored=training.flip

@@ -6,12 +6,14 @@ target, so it is kept in a cache under the hash of what made it and later runs s
 
 from __future__ import annotations
 
+import functools
 import json
 from importlib import resources
 from pathlib import Path
 
 import flax
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
@@ -19,7 +21,14 @@ from safetensors import safe_open
 
 from rlsyn_jax.config import ConfigError
 from rlsyn_jax.data.identity_dataset import IdentityDataset
-from rlsyn_jax.stages.extractors import train_extractors
+from rlsyn_jax.stages.extractors import (
+    Extractor,
+    class_means,
+    embed_images,
+    load_extractor,
+    looks_fingerprint,
+    train_extractors,
+)
 from rlsyn_jax.stages.generator import (
     build_generator,
     in_layout,
@@ -45,6 +54,12 @@ from rlsyn_jax.stages.stage_record import (
 )
 from rlsyn_jax.stages.trained_rewards import check_spread
 from rlsyn_jax.stages.verification_sets import check_verification_sets
+from rlsyn_jax.training.appearance_rows import (
+    APPEARANCES,
+    class_table,
+    make_appearances,
+    tell_rows,
+)
 from rlsyn_jax.training.checkpoints import restore_config, restore_params
 from rlsyn_jax.training.meshes import make_mesh
 from rlsyn_jax.training.trainable import merge, split
@@ -90,7 +105,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     if not (record.directory / "samples.png").exists():
         source = config.pretrain.source
         if source == "train":
-            _train_or_fetch(config, record, general)
+            _train_or_fetch(config, workdir, record, general)
         elif source == "shipped":
             params = read_shipped_prior(config)
             save_model(record, config, params, params)
@@ -124,7 +139,10 @@ def prior_fingerprint(config: ConfigDict) -> str:
     space = latent_space_name(config)
     if config.autoencoder.path and config.autoencoder.dtype != "float32":
         space += f", {config.autoencoder.dtype}"
-    return fingerprint([data, shaping(config, "image"), generator, space, training, _SEED])
+    parts = [data, shaping(config, "image"), generator, space, training, _SEED]
+    if config.pretrain.class_rows == "appearance":
+        parts.append(looks_fingerprint(config))
+    return fingerprint(parts)
 
 
 def kept_as(config: ConfigDict) -> str:
@@ -133,7 +151,9 @@ def kept_as(config: ConfigDict) -> str:
     return fingerprint([prior_fingerprint(config), files]) if files else prior_fingerprint(config)
 
 
-def _train_or_fetch(config: ConfigDict, record: StageRecord, dataset: IdentityDataset) -> None:
+def _train_or_fetch(
+    config: ConfigDict, workdir: Path, record: StageRecord, dataset: IdentityDataset
+) -> None:
     model = record.directory / "model"
     kept = Path(config.pretrain.cache) / kept_as(config) / "model"
     if config.pretrain.cache and fetch(kept, model):
@@ -141,8 +161,45 @@ def _train_or_fetch(config: ConfigDict, record: StageRecord, dataset: IdentityDa
         return
     classes = dataset.num_identities
     logging.info("pretrain: %d images of %d identities", len(dataset.images), classes)
-    trained, frozen = split(init_params(config, classes, seed=_SEED), "all")
-    last, average = train_denoising(
+    if config.pretrain.class_rows == "appearance":
+        last, average = _trained_by_appearance(config, workdir, record, dataset)
+    else:
+        trained, frozen = split(init_params(config, classes, seed=_SEED), "all")
+        last, average = train_denoising(
+            config,
+            "pretrain",
+            record,
+            make_mesh(config.fsdp),
+            trained=trained,
+            frozen=frozen,
+            images=dataset.images,
+            labels=dataset.identities,
+            data_name="general",
+            num_classes=classes,
+            seed=_SEED,
+        )
+        last, average = merge(last, frozen), merge(average, frozen)
+    save_model(record, config, last, average)
+    if config.pretrain.cache:
+        keep(model, kept)
+
+
+def _trained_by_appearance(
+    config: ConfigDict, workdir: Path, record: StageRecord, dataset: IdentityDataset
+) -> tuple[dict, dict]:
+    """Trains a prior whose rows the extractor "start" tells, as adapt's "embedding" does later.
+
+    Returns:
+        (parameters, their running average), whose rows are told from the mean of each person's
+        embeddings.
+    """
+    train_extractors(config, workdir, record, dataset)
+    views = _embedded_views(load_extractor(config, workdir, "start"), dataset.images)
+    known = class_means(views[:, 0], dataset.identities)
+    # The table holds the map from embeddings to rows and its bias.
+    trained, _ = split(init_params(config, views.shape[-1] + 1, seed=_SEED), "all")
+    frozen = {APPEARANCES: make_appearances(views, dataset.identities)}
+    parts = train_denoising(
         config,
         "pretrain",
         record,
@@ -150,14 +207,31 @@ def _train_or_fetch(config: ConfigDict, record: StageRecord, dataset: IdentityDa
         trained=trained,
         frozen=frozen,
         images=dataset.images,
-        labels=dataset.identities,
+        labels=np.arange(len(dataset.images)),
         data_name="general",
-        num_classes=classes,
+        num_classes=config.pretrain.batch_size,
         seed=_SEED,
+        tell=functools.partial(tell_rows, noise=config.pretrain.appearance_noise),
     )
-    save_model(record, config, merge(last, frozen), merge(average, frozen))
-    if config.pretrain.cache:
-        keep(model, kept)
+
+    def with_people(trained: dict) -> dict:
+        params = merge(trained, {})
+        table = class_table(jax.device_get(params["y_embedder"]["embedding_table"]), known)
+        return {**params, "y_embedder": {"embedding_table": jnp.asarray(table)}}
+
+    return with_people(parts[0]), with_people(parts[1])
+
+
+def _embedded_views(extractor: Extractor, images: np.ndarray) -> np.ndarray:
+    """Returns unit embeddings of images and of their mirror images, float32 [n, 2, d]."""
+    parts = []
+    # Images may lie on disk.
+    for start in range(0, len(images), 4096):
+        part = images[start : start + 4096]
+        parts.append(
+            np.stack([embed_images(extractor, view) for view in (part, part[:, :, ::-1])], axis=1)
+        )
+    return np.concatenate(parts)
 
 
 def read_shipped_prior(config: ConfigDict) -> dict:

@@ -17,8 +17,7 @@ from rlsyn_jax.data.identity_dataset import IdentityDataset
 from rlsyn_jax.data.synthetic_writer import SyntheticDatasetWriter, load_synthetic
 from rlsyn_jax.evaluation.identification import named_by_others, nearest_centroid_accuracy
 from rlsyn_jax.evaluation.unit_rows import unit_rows
-from rlsyn_jax.stages.adapt import class_means
-from rlsyn_jax.stages.extractors import embed_images, load_extractor
+from rlsyn_jax.stages.extractors import class_means, embed_images, load_extractor
 from rlsyn_jax.stages.generator import in_batches, load_model, make_sampler
 from rlsyn_jax.stages.inputs import load_general
 from rlsyn_jax.stages.prior_classes import (

@@ -26,6 +26,7 @@ def make_denoising_step(
     min_snr_gamma: float,
     ema_decay: float,
     prepare: Callable[[jax.Array, jax.Array], jax.Array],
+    tell: Callable[[dict, jax.Array, jax.Array], dict] | None = None,
     state_shardings: TrainState | None = None,
 ) -> Callable:
     """Builds the jitted step (state, frozen, batch, class_labels) -> (state, metrics).
@@ -41,6 +42,8 @@ def make_denoising_step(
         ema_decay: decay of the running average of the trained subtree.
         prepare: (two keys, batch) -> clean samples, float32 [b, h, w, c]: what makes of a batch of
             the data set what the network learns to denoise.
+        tell: where labels do not stand for rows, (params, key, class_labels [b]) -> parameters
+            whose row i of b + 1 is that of sample i; num_classes then is b.
         state_shardings: of the new state; None leaves them to the compiler, which may split small
             arrays of a state on several devices, so that the next step is compiled anew.
 
@@ -54,11 +57,14 @@ def make_denoising_step(
         images, loss_key = prepare(keys[:2], batch), keys[2]
 
         def loss_function(trained):
-            params = merge(trained, frozen)
+            params, labels = merge(trained, frozen), class_labels
+            if tell is not None:
+                tell_key = jax.random.fold_in(loss_key, num_classes + 1)
+                params, labels = tell(params, tell_key, labels), jnp.arange(len(labels))
             return denoising_loss(
                 lambda x, t, y: apply(params, x, t, y),
                 images,
-                class_labels,
+                labels,
                 loss_key,
                 alpha_bars=alpha_bars,
                 num_classes=num_classes,

@@ -5,8 +5,8 @@ import pytest
 
 from rlsyn_jax.config import ConfigError
 from rlsyn_jax.models.class_rows import predict_class_rows
-from rlsyn_jax.stages.adapt import class_means, rows_by_appearance
-from rlsyn_jax.stages.extractors import embed_images, load_extractor
+from rlsyn_jax.stages.adapt import rows_by_appearance
+from rlsyn_jax.stages.extractors import class_means, embed_images, load_extractor
 from rlsyn_jax.stages.inputs import load_general, load_target, train_labels
 from rlsyn_jax.training.checkpoints import restore_params
 
