@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 
 import flax
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
@@ -161,22 +161,24 @@ def _train_or_fetch(
         return
     classes = dataset.num_identities
     logging.info("pretrain: %d images of %d identities", len(dataset.images), classes)
+    train = functools.partial(
+        train_denoising,
+        config,
+        "pretrain",
+        record,
+        make_mesh(config.fsdp),
+        images=dataset.images,
+        data_name="general",
+        seed=_SEED,
+    )
     if config.pretrain.class_rows == "appearance":
-        last, average = _trained_by_appearance(config, workdir, record, dataset)
+        train_extractors(config, workdir, record, dataset)
+        extractor = load_extractor(config, workdir, "start")
+        last, average = _trained_by_appearance(config, extractor, dataset, train)
     else:
         trained, frozen = split(init_params(config, classes, seed=_SEED), "all")
-        last, average = train_denoising(
-            config,
-            "pretrain",
-            record,
-            make_mesh(config.fsdp),
-            trained=trained,
-            frozen=frozen,
-            images=dataset.images,
-            labels=dataset.identities,
-            data_name="general",
-            num_classes=classes,
-            seed=_SEED,
+        last, average = train(
+            trained=trained, frozen=frozen, labels=dataset.identities, num_classes=classes
         )
         last, average = merge(last, frozen), merge(average, frozen)
     save_model(record, config, last, average)
@@ -185,7 +187,7 @@ def _train_or_fetch(
 
 
 def _trained_by_appearance(
-    config: ConfigDict, workdir: Path, record: StageRecord, dataset: IdentityDataset
+    config: ConfigDict, extractor: Extractor, dataset: IdentityDataset, train: Callable
 ) -> tuple[dict, dict]:
     """Trains a prior whose rows the extractor "start" tells, as adapt's "embedding" does later.
 
@@ -193,31 +195,23 @@ def _trained_by_appearance(
         (parameters, their running average), whose rows are told from the mean of each person's
         embeddings.
     """
-    train_extractors(config, workdir, record, dataset)
-    views = _embedded_views(load_extractor(config, workdir, "start"), dataset.images)
-    known = class_means(views[:, 0], dataset.identities)
+    views = _embedded_views(extractor, dataset.images)
+    known = class_means(views[:, 0], dataset.identities).astype(np.float32)
     # The table holds the map from embeddings to rows and its bias.
     trained, _ = split(init_params(config, views.shape[-1] + 1, seed=_SEED), "all")
-    frozen = {APPEARANCES: make_appearances(views, dataset.identities)}
-    parts = train_denoising(
-        config,
-        "pretrain",
-        record,
-        make_mesh(config.fsdp),
+    parts = train(
         trained=trained,
-        frozen=frozen,
-        images=dataset.images,
+        frozen={APPEARANCES: make_appearances(views, dataset.identities)},
         labels=np.arange(len(dataset.images)),
-        data_name="general",
         num_classes=config.pretrain.batch_size,
-        seed=_SEED,
         tell=functools.partial(tell_rows, noise=config.pretrain.appearance_noise),
     )
 
     def with_people(trained: dict) -> dict:
         params = merge(trained, {})
-        table = class_table(jax.device_get(params["y_embedder"]["embedding_table"]), known)
-        return {**params, "y_embedder": {"embedding_table": jnp.asarray(table)}}
+        # Compiled, as the table may be split over the devices of several processes.
+        table = jax.jit(class_table)(params["y_embedder"]["embedding_table"], known)
+        return {**params, "y_embedder": {"embedding_table": table}}
 
     return with_people(parts[0]), with_people(parts[1])
 

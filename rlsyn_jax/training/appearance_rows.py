@@ -77,17 +77,14 @@ def tell_rows(params: dict, key: jax.Array, images: jax.Array, *, noise: float) 
     embeddings = jax.vmap(embedding)(jnp.arange(len(images)), images)  # [b, d]
     rest = {name: value for name, value in params.items() if name != APPEARANCES}
     table = params["y_embedder"]["embedding_table"]
-    rows = jnp.concatenate([embeddings @ table[:-2] + table[-2], table[-1:]])  # [b + 1, width]
-    return {**rest, "y_embedder": {"embedding_table": rows}}
+    return {**rest, "y_embedder": {"embedding_table": class_table(table, embeddings)}}
 
 
-def class_table(table: np.ndarray, embeddings: np.ndarray) -> np.ndarray:
+def class_table(table: jax.Array, embeddings: jax.Array) -> jax.Array:
     """Returns the class table of people whose embeddings are known, float32 [people + 1, width].
 
     Args:
-        table: as `tell_rows` has it, float [d + 2, width].
-        embeddings: float [people, d], of each person the mean of the images' unit embeddings.
+        table: as `tell_rows` has it, float32 [d + 2, width].
+        embeddings: float32 [people, d], of each person the mean of the images' unit embeddings.
     """
-    table = np.asarray(table)
-    rows = embeddings @ table[:-2] + table[-2]
-    return np.concatenate([rows, table[-1:]]).astype(np.float32)
+    return jnp.concatenate([embeddings @ table[:-2] + table[-2], table[-1:]])

@@ -70,7 +70,7 @@ def test_noise_moves_a_unit_embedding_by_its_share_at_most():
 
 
 def test_people_have_the_rows_of_their_mean_embedding():
-    table = np.asarray(parameters()["y_embedder"]["embedding_table"])
+    table = parameters()["y_embedder"]["embedding_table"]
     means = np.stack([EMBEDDINGS[PEOPLE == person, 0].mean(axis=0) for person in (0, 3, 7)])
     rows = class_table(table, means)
     assert rows.shape == (4, WIDTH) and rows.dtype == np.float32
