@@ -143,7 +143,7 @@ def default_config() -> ConfigDict:
     # say about their rows, of the looks of the target's).
     config.adapt.class_rows = "mean"
     config.adapt.class_embedding_rate = 20.0
-    config.adapt.steps = 300
+    config.adapt.steps = 300  # 0 = none, with class_rows = embedding.
     config.adapt.learning_rate = 1e-3
 
     config.reinforce = ConfigDict()

@@ -224,6 +224,11 @@ def validate(config: ConfigDict) -> None:
         known = isinstance(targets, tuple) and targets and not set(targets) - set(LORA_TARGETS)
         require(bool(known), f"{section}.lora_targets", f"a selection of {LORA_TARGETS}")
     require(
+        config.adapt.steps > 0 or config.adapt.class_rows == "embedding",
+        "adapt.steps",
+        "above 0 where adapt.class_rows is not 'embedding': nothing else tells people apart",
+    )
+    require(
         config.pretrain.class_rows == "learnt" or config.pretrain.source == "train",
         "pretrain.class_rows",
         "'learnt' where config.pretrain.source is not 'train'",

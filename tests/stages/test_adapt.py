@@ -1,9 +1,11 @@
 """Where the class rows of the target's people begin."""
 
+import jax
 import numpy as np
 import pytest
 
 from rlsyn_jax.config import ConfigError
+from rlsyn_jax.config_checks import validate
 from rlsyn_jax.models.class_rows import predict_class_rows
 from rlsyn_jax.stages.adapt import rows_by_appearance
 from rlsyn_jax.stages.extractors import class_means, embed_images, load_extractor
@@ -48,6 +50,23 @@ def test_rows_begin_where_the_looks_of_people_say(program, tmp_path):
     prior["y_embedder"]["embedding_table"] = table[1:]
     with pytest.raises(ConfigError, match="it has rows for 5, and there are 6"):
         rows_by_appearance(config, tmp_path, prior, *target)
+
+
+def test_without_an_update_it_is_the_prior_with_rows_that_looks_tell(program, tmp_path):
+    fields = {"adapt.class_rows": "embedding", "adapt.steps": 0}
+    program.run(tmp_path, "--stages=pretrain,adapt,reinforce", fields=fields)
+    prior, begun = (restore_params(tmp_path / stage / "model") for stage in ("pretrain", "adapt"))
+    config = program.config()
+    config.update_from_flattened_dict(fields)
+    told = rows_by_appearance(
+        config, tmp_path, prior, *train_labels(*load_target(config, tmp_path))
+    )
+    rows, table = (params.pop("y_embedder")["embedding_table"] for params in (begun, prior))
+    np.testing.assert_allclose(rows, np.concatenate([told, table[-1:]]), atol=1e-6)
+    jax.tree.map(np.testing.assert_array_equal, begun, prior)
+    config.adapt.class_rows = "mean"
+    with pytest.raises(ConfigError, match="adapt.steps.*above 0 where adapt.class_rows is not"):
+        validate(config)
 
 
 def test_a_loss_that_is_no_number_at_the_last_step_ends_the_run(program, tmp_path):
