@@ -22,7 +22,7 @@ from study.variations import (
     OF_DEFAULTS,
     OF_FACES_IN_THE_WILD,
     OF_HANDWRITING,
-    OF_LONG_PRIORS,
+    OF_OTHER_PRIORS,
     VARIATIONS,
     VARIED_ARMS,
 )
@@ -136,6 +136,7 @@ class Target:
         few_identities: numbers of them that train in variations, the others being held out.
         settings: names of those among which it chooses.
         updates: of a recogniser, as its config has them.
+        samples: an identity, as its config has them.
     """
 
     base: str
@@ -143,11 +144,12 @@ class Target:
     general: str = ""
     images: tuple[int, ...] = (2, 1, 3, 5, 0)
     headroom: tuple[int, ...] = (1, 2, 3, 5, 0)
-    variations: tuple[str, ...] = _names_without((*OF_DEFAULTS, *OF_LONG_PRIORS), VARIATIONS)
+    variations: tuple[str, ...] = _names_without((*OF_DEFAULTS, *OF_OTHER_PRIORS), VARIATIONS)
     identities: int = 156
     few_identities: tuple[int, ...] = (10, 50)
     settings: tuple[str, ...] = tuple(SETTINGS)
     updates: int = 400
+    samples: int = 10
 
 
 TARGETS = {
@@ -161,6 +163,7 @@ TARGETS = {
         identities=120,
         settings=_names_without(_LOST_ON_HANDWRITING, SETTINGS),
         updates=200,
+        samples=40,
     ),
     "omniglot": Target(
         "configs/omniglot.py:small2",
@@ -182,8 +185,11 @@ TARGETS = {
         identities=40,
         few_identities=(10,),
         updates=200,
+        samples=12,
     ),
-    "procedural": Target("configs/quickstart.py", identities=40, few_identities=(10,), updates=100),
+    "procedural": Target(
+        "configs/quickstart.py", identities=40, few_identities=(10,), updates=100, samples=8
+    ),
 }
 # Shows in minutes that the study runs; nothing is to be learnt from its figures.
 TINY = Target(
@@ -195,6 +201,7 @@ TINY = Target(
     few_identities=(),
     settings=("as configured", "CosFace"),
     updates=20,
+    samples=4,
 )
 # Where arms without synthetic images are tried, nobody looks at what is generated: little is, and
 # the same whatever a config says in these fields, so that choices outlive changes of them. Rewards
@@ -202,6 +209,7 @@ TINY = Target(
 _HARDLY_GENERATED: dict[str, Any] = {
     "pretrain.steps": 1,
     "pretrain.batch_size": 16,
+    "pretrain.class_rows": "learnt",
     "adapt.class_rows": "mean",
     "adapt.steps": 1,
     "adapt.learning_rate": 1e-3,
@@ -320,12 +328,20 @@ def cells(
 
 
 def variations_of(target: Target) -> dict[str, dict[str, Any]]:
-    """Returns a target's variations by name: those of the list, and few identities."""
+    """Returns a target's variations by name: those of the list, and few identities.
+
+    Where more samples of an identity are looked at than its config has, there are as many.
+    """
     few = {
         f"{number} identities": {"split.held_out_fraction": 1 - number / target.identities}
         for number in target.few_identities
     }
-    return {name: VARIATIONS[name] for name in target.variations} | few
+    made = {name: VARIATIONS[name] for name in target.variations} | few
+    for name, changes in made.items():
+        candidates = changes.get("recognize.candidates_per_identity", 0)
+        if candidates > target.samples:
+            made[name] = changes | {"synthesize.images": candidates}
+    return made
 
 
 def _training_images(images: int) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from study.design import (
     title,
 )
 from study.gathering import Runs, decide
-from study.variations import ARMS_OF_VARIATIONS, OF_LONG_PRIORS, VARIATIONS
+from study.variations import ARMS_OF_VARIATIONS, OF_OTHER_PRIORS, VARIATIONS
 from sweeping.jobs import Job
 from sweeping.plan import Plan, write_plan
 from sweeping.python_files import load_base
@@ -106,6 +106,7 @@ def test_a_target_runs_the_variations_that_change_its_config(name):
     target = TARGETS[name]
     _, config = load_base(str(ROOT / target.base))
     assert target.updates == config.recognize.steps
+    assert target.samples == config.synthesize.images
     for variation, changes in VARIATIONS.items():
         changed = any(
             configuration.field(config, path) != value
@@ -113,7 +114,7 @@ def test_a_target_runs_the_variations_that_change_its_config(name):
             # What goes along with another algorithm.
             if path not in ("reinforce.micro_batch", "reinforce.samples_per_start")
         )
-        if variation in OF_LONG_PRIORS and name in ("orl", "procedural"):
+        if variation in OF_OTHER_PRIORS and name in ("orl", "procedural"):
             assert variation not in target.variations
         else:
             assert changed == (variation in target.variations), variation
