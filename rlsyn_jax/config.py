@@ -105,9 +105,10 @@ def default_config() -> ConfigDict:
     config.generator.clip_denoised = True
 
     config.pretrain = _denoising_training()
-    # learnt (a row of each general person's own) | appearance (told, by a linear map, from the
-    # embedding of another image of the person, or the same where there is one; for adapt.class_rows
-    # = embedding, which then tells those of new people in the same way).
+    # Of a prior that is trained here: learnt (a row of each general person's own) | appearance
+    # (told, by a linear map, from the embedding of another image of the person or, with flip, of
+    # its mirror image, or the same where there is one; for adapt.class_rows = embedding, which then
+    # tells those of new people in the same way).
     config.pretrain.class_rows = "learnt"
     config.pretrain.appearance_noise = 0.5  # Largest norm of noise on such a unit embedding.
     config.pretrain.source = "train"  # train | shipped | a folder with a generator checkpoint.
@@ -420,7 +421,8 @@ def _denoising_training() -> ConfigDict:
     training.optimizer = "adamw"  # adamw | muon (matrices inside blocks; AdamW for the rest)
     training.learning_rate = 1e-3
     training.matrix_learning_rate = 0.02  # Of muon's matrices.
-    training.class_embedding_rate = 1.0  # Learning rate of class rows, over learning_rate.
+    # Learning rate of class rows, or of the map that tells them, over learning_rate.
+    training.class_embedding_rate = 1.0
     training.warmup_steps = 100
     training.decay = "cosine"  # constant | linear | cosine
     training.weight_decay = 0.0

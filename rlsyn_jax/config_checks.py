@@ -228,11 +228,6 @@ def validate(config: ConfigDict) -> None:
         "adapt.steps",
         "above 0 where adapt.class_rows is not 'embedding': nothing else tells people apart",
     )
-    require(
-        config.pretrain.class_rows == "learnt" or config.pretrain.source == "train",
-        "pretrain.class_rows",
-        "'learnt' where config.pretrain.source is not 'train'",
-    )
     _validate_rewards(config)
     _validate_reinforce(config, require)
     _validate_privacy(config, require)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 # Penalties that are tried, as multiples of the embeddings' mean squared singular value.
@@ -28,6 +29,11 @@ class PredictedRows(NamedTuple):
 
     rows: np.ndarray
     explained: float
+
+
+def with_class_table(params: dict, table: jax.Array) -> dict:
+    """Returns a generator's parameters with another class table, float32 [classes + 1, width]."""
+    return {**params, "y_embedder": {"embedding_table": table}}
 
 
 def predict_class_rows(

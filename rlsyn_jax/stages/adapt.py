@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from rlsyn_jax.models.class_rows import predict_class_rows
-from rlsyn_jax.stages.extractors import class_means, embed_images, in_memory, load_extractor
+from rlsyn_jax.models.class_rows import predict_class_rows, with_class_table
+from rlsyn_jax.stages.extractors import (
+    class_means,
+    embed_images,
+    in_memory,
+    load_extractor,
+    looks_of_people,
+)
 from rlsyn_jax.stages.generator import (
     load_model,
     make_sampler,
@@ -22,8 +27,10 @@ from rlsyn_jax.stages.generator import (
 )
 from rlsyn_jax.stages.inputs import TARGET_FIELDS, load_general, load_target, train_labels
 from rlsyn_jax.stages.latent_space import LATENT_FIELDS
+from rlsyn_jax.stages.prior_appearance import load_appearance_map
 from rlsyn_jax.stages.prior_classes import check_knows_general
 from rlsyn_jax.stages.stage_record import StageRecord
+from rlsyn_jax.training.appearance_rows import class_table
 from rlsyn_jax.training.meshes import make_mesh
 from rlsyn_jax.training.trainable import merge, split
 
@@ -46,27 +53,30 @@ def run(config: ConfigDict, workdir: Path) -> None:
     if start == "embedding":
         rows = rows_by_appearance(config, workdir, prior, images, labels)
     params = with_new_classes(prior, num_classes, start, jax.random.key(config.seed), rows)
-    trained, frozen = split(
-        params,
-        config.adapt.trainable,
-        lora_rank=config.adapt.lora_rank,
-        lora_targets=tuple(config.adapt.lora_targets),
-        key=jax.random.key(config.seed + 2),
-    )
-    last, average = train_denoising(
-        config,
-        "adapt",
-        record,
-        make_mesh(config.fsdp),
-        trained=trained,
-        frozen=frozen,
-        images=images,
-        labels=labels,
-        data_name="target",
-        num_classes=num_classes,
-        seed=config.seed,
-    )
-    save_model(record, config, merge(last, frozen), merge(average, frozen))
+    last = average = params
+    if config.adapt.steps:
+        trained, frozen = split(
+            params,
+            config.adapt.trainable,
+            lora_rank=config.adapt.lora_rank,
+            lora_targets=tuple(config.adapt.lora_targets),
+            key=jax.random.key(config.seed + 2),
+        )
+        last, average = train_denoising(
+            config,
+            "adapt",
+            record,
+            make_mesh(config.fsdp),
+            trained=trained,
+            frozen=frozen,
+            images=images,
+            labels=labels,
+            data_name="target",
+            num_classes=num_classes,
+            seed=config.seed,
+        )
+        last, average = merge(last, frozen), merge(average, frozen)
+    save_model(record, config, last, average)
     write_sample_grid(
         make_sampler(config, num_classes),
         load_model(config, workdir, "adapt"),
@@ -80,9 +90,11 @@ def run(config: ConfigDict, workdir: Path) -> None:
 def rows_by_appearance(
     config: ConfigDict, workdir: Path, prior: dict, images: np.ndarray, labels: np.ndarray
 ) -> np.ndarray:
-    """Predicts the class rows of the target's people from what their training images look like.
+    """Returns class rows of the target's people by what their training images look like.
 
-    What looks is the extractor "start", which knows general people alone, as the prior does.
+    What looks is the extractor "start", which knows general people alone, as the prior does. Where
+    it told the prior's rows in training, it tells these in the same way; else what it says of rows
+    is learnt from those of the general people.
 
     Args:
         config, workdir: of the run, whose stage pretrain is complete.
@@ -96,11 +108,16 @@ def rows_by_appearance(
     Raises:
         ConfigError: the prior knows other people than config.general_data.
     """
+    extractor = load_extractor(config, workdir, "start")
+    appearance_map = load_appearance_map(workdir)
+    if appearance_map is not None:
+        return np.asarray(class_table(appearance_map, looks_of_people(extractor, images, labels)))[
+            :-1
+        ]
     general = load_general(config, workdir)
     table = np.asarray(prior["y_embedder"]["embedding_table"])[:-1]
     check_knows_general(len(table), general, "adapt.class_rows='embedding'")
     general = in_memory(general)
-    extractor = load_extractor(config, workdir, "start")
     known, new = (
         class_means(embed_images(extractor, pictures), people)
         for pictures, people in ((general.images, general.identities), (images, labels))
@@ -129,8 +146,7 @@ def with_new_classes(
     Returns:
         Parameters whose table is [num_classes + 1, width].
     """
-    flat = flax.traverse_util.flatten_dict(params, sep="/")
-    table = flat["y_embedder/embedding_table"]
+    table = params["y_embedder"]["embedding_table"]
     shape = (num_classes, table.shape[1])
     table_rows = {
         "embedding": lambda: jnp.asarray(rows),
@@ -138,5 +154,4 @@ def with_new_classes(
         "normal": lambda: 0.02 * jax.random.normal(key, shape),
         "mean": lambda: jnp.broadcast_to(table[:-1].mean(axis=0), shape),
     }[start]()
-    flat["y_embedder/embedding_table"] = jnp.concatenate([table_rows, table[-1:]])
-    return flax.traverse_util.unflatten_dict(flat, sep="/")
+    return with_class_table(params, jnp.concatenate([table_rows, table[-1:]]))

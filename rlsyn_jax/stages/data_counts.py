@@ -23,6 +23,11 @@ def count_general(config: ConfigDict) -> int:
     return len(_images_of_people(config, "general_data"))
 
 
+def count_general_images(config: ConfigDict) -> int:
+    """Returns how many images the prior is trained on; raises as `count_general`."""
+    return sum(_images_of_people(config, "general_data"))
+
+
 def count_target(config: ConfigDict) -> tuple[int, int]:
     """Returns how many people of the target train, and the most images that one of them has.
 

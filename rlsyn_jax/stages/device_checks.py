@@ -46,7 +46,7 @@ def check_devices(config: ConfigDict, workdir: Path, stages: Collection[str]) ->
         )
     for stage in ("pretrain", "adapt"):
         path = f"{stage}.batch_size"
-        trains = stage == "adapt" or config.pretrain.source == "train"
+        trains = config.adapt.steps > 0 if stage == "adapt" else config.pretrain.source == "train"
         if stage in waiting and trains and field(config, path) % devices:
             raise ConfigError(
                 f"config.{path} is {field(config, path)}; it must be divisible by the number of "

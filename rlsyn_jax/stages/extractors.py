@@ -23,6 +23,7 @@ from rlsyn_jax.data.augmentation import random_crop, random_flip
 from rlsyn_jax.data.identity_dataset import IdentityDataset
 from rlsyn_jax.data.pixel_memory import in_memory_bytes
 from rlsyn_jax.data.stored_images import StoredImages
+from rlsyn_jax.evaluation.unit_rows import unit_rows
 from rlsyn_jax.recognition import embedding
 from rlsyn_jax.recognition.identity_sampler import make_identity_table
 from rlsyn_jax.recognition.networks import RecognitionNetwork
@@ -70,15 +71,14 @@ def train_extractors(
             learnt from, and no recogniser starts from general people.
     """
     names = NAMES if general is not None else ("reward", "judge")
-    general = general and in_memory(general)
     cache = Path(config.pretrain.cache) if config.pretrain.cache else None
-    target = None
+    held = target = None
     for name in names:
         folder = _folder(workdir, name)
         shared = general is not None and not _learns_target(config, name)
         kept = None
         if shared and cache is not None:
-            kept = cache / extractor_fingerprint(config, name, general.num_identities) / name
+            kept = cache / extractor_fingerprint(config, name, people_in_memory(general)) / name
         if not (folder / "1").is_dir():
             if kept is not None and fetch(kept, folder):
                 logging.info("extractor %s was trained before, in %s", name, kept)
@@ -86,13 +86,15 @@ def train_extractors(
             if target is None and not shared:
                 dataset, splits = load_target(config, workdir)
                 target = train_labels(dataset, splits)
+            if held is None and general is not None:
+                held = in_memory(general)
             if shared:
-                images, labels = general.images, general.identities
+                images, labels = held.images, held.identities
             elif general is None:
                 images, labels = target
             else:
-                images = np.concatenate([general.images, target[0]])
-                labels = np.concatenate([general.identities, general.num_identities + target[1]])
+                images = np.concatenate([held.images, target[0]])
+                labels = np.concatenate([held.identities, held.num_identities + target[1]])
             _train(config, workdir, name, images, labels, seed=_SEED if shared else config.seed)
             record.note_time()
         # Also what a run had made that was killed before it was kept.
@@ -104,12 +106,20 @@ def in_memory(general: IdentityDataset) -> IdentityDataset:
     """Returns the data set, or its first people, as many as memory holds the images of."""
     if not isinstance(general.images, StoredImages):
         return general
-    of_image = int(np.prod(general.images.shape[1:]))
-    number = np.cumsum(np.bincount(general.identities)) * of_image
-    people = max(2, int(np.searchsorted(number, in_memory_bytes(), side="right")))
+    people = people_in_memory(general)
     kept = general.subset(np.flatnonzero(general.identities < people), relabel=True)
     logging.info("extractors: the first %d people of %s, as memory has room", people, general.name)
     return dataclasses.replace(kept, images=kept.images[:])
+
+
+def people_in_memory(general: IdentityDataset) -> int:
+    """Returns how many people `in_memory` has; no image is read."""
+    if not isinstance(general.images, StoredImages):
+        return general.num_identities
+    of_image = int(np.prod(general.images.shape[1:]))
+    number = np.cumsum(np.bincount(general.identities)) * of_image
+    people = max(2, int(np.searchsorted(number, in_memory_bytes(), side="right")))
+    return min(people, general.num_identities)
 
 
 def load_extractor(config: ConfigDict, workdir: Path, name: str) -> Extractor:
@@ -152,6 +162,17 @@ def class_means(embeddings: np.ndarray, labels: np.ndarray) -> np.ndarray:
     sums = np.zeros((labels.max() + 1, embeddings.shape[1]))
     np.add.at(sums, labels, embeddings)
     return sums / np.bincount(labels)[:, None]
+
+
+def looks_of_people(extractor: Extractor, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Returns where each person's images lie in the mean, unit embeddings float32 [people, d].
+
+    Args:
+        extractor: that looks.
+        images: uint8 [n, h, w, c].
+        labels: integers [n], each of 0, 1, ..., people - 1 at least once.
+    """
+    return unit_rows(class_means(embed_images(extractor, images), labels).astype(np.float32))
 
 
 def make_embed(extractor: Extractor) -> Callable[[jax.Array], jax.Array]:

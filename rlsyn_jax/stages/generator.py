@@ -298,7 +298,7 @@ def train_denoising(
         )
         untold: list[tuple[int, dict]] = []
 
-        def tell():
+        def write_untold():
             for at, metrics in untold:
                 values = {name: float(value) for name, value in metrics.items()}
                 _require_finite(values, section, at)
@@ -308,14 +308,14 @@ def train_denoising(
 
         def save():
             # What is kept is finite, and nothing that was measured before it is told after it.
-            tell()
+            write_untold()
             _save_training(config, record, store, writer, state, batches)
 
         for number in range((start or 0) + 1, training.steps + 1):
             batch = next(batches)
             state, metrics = step(state, frozen, batch["image"], batch["identity"])
             # The metrics of the step before are read while this one runs.
-            tell()
+            write_untold()
             due = number % training.checkpoint_every == 0 or number == training.steps
             if due or number % 20 == 0:
                 untold.append((number, metrics))
@@ -368,16 +368,24 @@ def save_model(
     ema_params: dict,
     *,
     folder: str = "model",
+    others: dict | None = None,
 ) -> None:
     """Writes a whole generator as an Orbax checkpoint; the stage's finished one is model/.
 
     Blocks are kept one by one, whether the run scans over them or not.
+
+    Args:
+        record: of the stage.
+        config: complete configuration.
+        params, ema_params: the generator's parameters and their running average.
+        folder: of the stage's folder.
+        others: further collections of the checkpoint, by name.
     """
     params, ema_params = (
         unstack_blocks(tree) if "blocks" in tree else tree for tree in (params, ema_params)
     )
     with CheckpointStore(record.directory / folder, max_to_keep=1) as store:
-        state = {"params": params, "ema_params": ema_params}
+        state = {"params": params, "ema_params": ema_params, **(others or {})}
         store.save(1, state, config=plain(config), iterator_state=None, force=True)
 
 

@@ -41,9 +41,9 @@ def extractor_network(config: ConfigDict, name: str) -> RecognitionNetwork:
     return _build(config, settings.network, settings.width, 0.0)
 
 
-def feature_width(config: ConfigDict) -> int:
-    """Returns the width of the embeddings that rewards are computed of."""
-    network, shape = extractor_network(config, "reward"), image_shape(config)
+def feature_width(config: ConfigDict, name: str = "reward") -> int:
+    """Returns the width of an extractor's embeddings, by default of those of rewards."""
+    network, shape = extractor_network(config, name), image_shape(config)
     variables = jax.eval_shape(
         lambda key: network.init(key, jnp.zeros((1, *shape)), train=False), jax.random.key(0)
     )

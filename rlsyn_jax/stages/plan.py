@@ -17,7 +17,7 @@ from rlsyn_jax.models.dit import DiT
 from rlsyn_jax.models.dit_flops import forward_flops, training_flops
 from rlsyn_jax.rl.iteration import PolicySettings
 from rlsyn_jax.rl.memory import available_bytes
-from rlsyn_jax.stages.data_counts import count_general, count_target
+from rlsyn_jax.stages.data_counts import count_general, count_general_images, count_target
 from rlsyn_jax.stages.denoising_memory import split_shapes, trained_part, training_memory
 from rlsyn_jax.stages.generator import build_generator
 from rlsyn_jax.stages.latent_space import sample_shape
@@ -148,6 +148,8 @@ def make_plan(config: ConfigDict) -> Plan:
     for section in ("pretrain", "adapt", "reinforce"):
         if section == "pretrain" and config.pretrain.source != "train":
             continue
+        if section == "adapt" and config.adapt.steps == 0:
+            continue
         try:
             _check_batch(config, section, devices)
         except ConfigError as error:
@@ -189,14 +191,22 @@ def _maker(config: ConfigDict, section: str, devices: Devices) -> Callable[[int]
         num_classes, images = count_target(config)
         bank = (images, feature_width(config))
         return lambda fsdp: _reinforcement(config, devices, fsdp, num_classes, bank)
-    num_classes = count_general(config) if section == "pretrain" else count_target(config)[0]
-    return lambda fsdp: _training(config, section, devices, fsdp, num_classes)
+    num_classes, num_images = (
+        (count_general(config), count_general_images(config))
+        if section == "pretrain"
+        else (count_target(config)[0], 0)
+    )
+    return lambda fsdp: _training(config, section, devices, fsdp, num_classes, num_images)
 
 
-def _training(config, section, devices: Devices, fsdp: int, num_classes: int) -> StagePlan:
+def _training(
+    config, section, devices: Devices, fsdp: int, num_classes: int, num_images: int
+) -> StagePlan:
     training, model = config[section], build_generator(config, num_classes)
     mesh = make_abstract_mesh(devices.number, fsdp)
-    predict = training_memory(config, section, num_classes, mesh, on_cpu=devices.on_cpu)
+    predict = training_memory(
+        config, section, num_classes, mesh, on_cpu=devices.on_cpu, num_images=num_images
+    )
     per_device = math.ceil(training.batch_size / devices.number)
 
     def largest(model: DiT) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 
@@ -22,11 +21,10 @@ from safetensors import safe_open
 from rlsyn_jax.config import ConfigError
 from rlsyn_jax.data.identity_dataset import IdentityDataset
 from rlsyn_jax.stages.extractors import (
-    Extractor,
-    class_means,
-    embed_images,
+    extractor_fingerprint,
     load_extractor,
     looks_fingerprint,
+    people_in_memory,
     train_extractors,
 )
 from rlsyn_jax.stages.generator import (
@@ -44,6 +42,7 @@ from rlsyn_jax.stages.kept_folders import fetch, keep
 from rlsyn_jax.stages.latent_space import LATENT_FIELDS, latent_space_name, sample_shape
 from rlsyn_jax.stages.networks import SHARED_FIELDS, check_starting_weights
 from rlsyn_jax.stages.novel_identities import check_unseen_people
+from rlsyn_jax.stages.prior_appearance import train_by_appearance
 from rlsyn_jax.stages.prior_classes import check_knows_general, check_prior_identities, num_classes
 from rlsyn_jax.stages.stage_record import (
     StageRecord,
@@ -54,12 +53,6 @@ from rlsyn_jax.stages.stage_record import (
 )
 from rlsyn_jax.stages.trained_rewards import check_spread
 from rlsyn_jax.stages.verification_sets import check_verification_sets
-from rlsyn_jax.training.appearance_rows import (
-    APPEARANCES,
-    class_table,
-    make_appearances,
-    tell_rows,
-)
 from rlsyn_jax.training.checkpoints import restore_config, restore_params
 from rlsyn_jax.training.meshes import make_mesh
 from rlsyn_jax.training.trainable import merge, split
@@ -134,6 +127,8 @@ def prior_fingerprint(config: ConfigDict) -> str:
     """Returns the hash of everything a trained prior depends on, but the data set's files."""
     data, training = shaping(config, "general_data"), shaping(config, "pretrain")
     data.pop("cache"), training.pop("cache")
+    if config.pretrain.class_rows == "learnt":
+        training.pop("appearance_noise", None)  # Nobody reads it.
     generator = shaping(config, "generator")
     generator.pop("scan_layers")  # Only how it is computed.
     space = latent_space_name(config)
@@ -145,17 +140,26 @@ def prior_fingerprint(config: ConfigDict) -> str:
     return fingerprint(parts)
 
 
-def kept_as(config: ConfigDict) -> str:
-    """Returns the name of the folder where the prior of a configuration is kept."""
-    files = files_fingerprint(config, "general_data")
-    return fingerprint([prior_fingerprint(config), files]) if files else prior_fingerprint(config)
+def kept_as(config: ConfigDict, people: int) -> str:
+    """Returns the name of the folder where the prior of a configuration is kept.
+
+    Args:
+        config: complete configuration.
+        people: whom extractors learn, as many as memory has room for: what they see may tell rows.
+    """
+    parts, files = [prior_fingerprint(config)], files_fingerprint(config, "general_data")
+    if files:
+        parts.append(files)
+    if config.pretrain.class_rows == "appearance":
+        parts.append(extractor_fingerprint(config, "start", people))
+    return fingerprint(parts) if len(parts) > 1 else parts[0]
 
 
 def _train_or_fetch(
     config: ConfigDict, workdir: Path, record: StageRecord, dataset: IdentityDataset
 ) -> None:
     model = record.directory / "model"
-    kept = Path(config.pretrain.cache) / kept_as(config) / "model"
+    kept = Path(config.pretrain.cache) / kept_as(config, people_in_memory(dataset)) / "model"
     if config.pretrain.cache and fetch(kept, model):
         logging.info("pretrain: the prior of this config was trained before, in %s", kept)
         return
@@ -171,61 +175,20 @@ def _train_or_fetch(
         data_name="general",
         seed=_SEED,
     )
+    others = None
     if config.pretrain.class_rows == "appearance":
         train_extractors(config, workdir, record, dataset)
         extractor = load_extractor(config, workdir, "start")
-        last, average = _trained_by_appearance(config, extractor, dataset, train)
+        last, average, others = train_by_appearance(config, extractor, dataset, train, seed=_SEED)
     else:
         trained, frozen = split(init_params(config, classes, seed=_SEED), "all")
         last, average = train(
             trained=trained, frozen=frozen, labels=dataset.identities, num_classes=classes
         )
         last, average = merge(last, frozen), merge(average, frozen)
-    save_model(record, config, last, average)
+    save_model(record, config, last, average, others=others)
     if config.pretrain.cache:
         keep(model, kept)
-
-
-def _trained_by_appearance(
-    config: ConfigDict, extractor: Extractor, dataset: IdentityDataset, train: Callable
-) -> tuple[dict, dict]:
-    """Trains a prior whose rows the extractor "start" tells, as adapt's "embedding" does later.
-
-    Returns:
-        (parameters, their running average), whose rows are told from the mean of each person's
-        embeddings.
-    """
-    views = _embedded_views(extractor, dataset.images)
-    known = class_means(views[:, 0], dataset.identities).astype(np.float32)
-    # The table holds the map from embeddings to rows and its bias.
-    trained, _ = split(init_params(config, views.shape[-1] + 1, seed=_SEED), "all")
-    parts = train(
-        trained=trained,
-        frozen={APPEARANCES: make_appearances(views, dataset.identities)},
-        labels=np.arange(len(dataset.images)),
-        num_classes=config.pretrain.batch_size,
-        tell=functools.partial(tell_rows, noise=config.pretrain.appearance_noise),
-    )
-
-    def with_people(trained: dict) -> dict:
-        params = merge(trained, {})
-        # Compiled, as the table may be split over the devices of several processes.
-        table = jax.jit(class_table)(params["y_embedder"]["embedding_table"], known)
-        return {**params, "y_embedder": {"embedding_table": table}}
-
-    return with_people(parts[0]), with_people(parts[1])
-
-
-def _embedded_views(extractor: Extractor, images: np.ndarray) -> np.ndarray:
-    """Returns unit embeddings of images and of their mirror images, float32 [n, 2, d]."""
-    parts = []
-    # Images may lie on disk.
-    for start in range(0, len(images), 4096):
-        part = images[start : start + 4096]
-        parts.append(
-            np.stack([embed_images(extractor, view) for view in (part, part[:, :, ::-1])], axis=1)
-        )
-    return np.concatenate(parts)
 
 
 def read_shipped_prior(config: ConfigDict) -> dict:

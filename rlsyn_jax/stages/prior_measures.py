@@ -38,8 +38,9 @@ def measure_prior(config: ConfigDict, workdir: Path) -> dict | None:
 
     Returns:
         {"people": how many, "guided": with config.synthesize.guidance_scale, "unguided": without,
-        "real": every second of their real images by the others, None where nobody has two; figures
-        in [0, 1]}; None where the run did not train the prior, or its data are gone.
+        the same where that is 1, "real": every second of their real images by the others, None
+        where nobody has two; figures in [0, 1]}; None where the run did not train the prior, or its
+        data are gone.
     """
     if config.pretrain.source != "train":
         return None
@@ -58,7 +59,10 @@ def measure_prior(config: ConfigDict, workdir: Path) -> dict | None:
     params = load_model(config, workdir, "pretrain")
     known = num_classes(params)
     result: dict = {"people": number}
-    for name, scale in (("guided", config.synthesize.guidance_scale), ("unguided", 1.0)):
+    for name, scale in (("unguided", 1.0), ("guided", config.synthesize.guidance_scale)):
+        if name == "guided" and scale == 1:
+            result[name] = result["unguided"]
+            continue
         drawn_with = config.copy_and_resolve_references()
         drawn_with.synthesize.guidance_scale = scale
         sampler, key = make_sampler(drawn_with, known), jax.random.key(config.seed + 9)
@@ -94,9 +98,10 @@ def describe_prior(measured: dict | None) -> list[str]:
         for name in ("guided", "unguided")
     )
     real = measured["real"]
+    without = f", and {unguided} without guidance" if unguided != guided else ""
     return [
         f"The prior: of samples of {measured['people']} of its own people, drawn from noise, "
-        f"{guided} show whom they were asked for, by the judge, and {unguided} without guidance"
+        f"{guided} show whom they were asked for, by the judge{without}"
         + (f"; of real images {100 * real['mean']:.0f} %" if real else "")
         + ". The judge has learnt these people. Where few do, the prior may have to train longer."
     ]

@@ -16,8 +16,7 @@ from ml_collections import ConfigDict
 from rlsyn_jax.data.identity_dataset import IdentityDataset
 from rlsyn_jax.data.synthetic_writer import SyntheticDatasetWriter, load_synthetic
 from rlsyn_jax.evaluation.identification import named_by_others, nearest_centroid_accuracy
-from rlsyn_jax.evaluation.unit_rows import unit_rows
-from rlsyn_jax.stages.extractors import class_means, embed_images, load_extractor
+from rlsyn_jax.stages.extractors import embed_images, load_extractor, looks_of_people
 from rlsyn_jax.stages.generator import in_batches, load_model, make_sampler
 from rlsyn_jax.stages.inputs import load_general
 from rlsyn_jax.stages.prior_classes import (
@@ -59,7 +58,7 @@ def write_prior_people(config: ConfigDict, record: StageRecord) -> dict:
     chosen = people_with_most_images(general.identities, number)
     real = general.subset(np.flatnonzero(np.isin(general.identities, chosen)), relabel=True)
     real_labels = real.identities
-    means = unit_rows(class_means(embed_images(reward, real.images), real_labels))
+    means = looks_of_people(reward, real.images, real_labels)
     names = tuple(general.identity_names[person] for person in chosen)
     writer = SyntheticDatasetWriter(
         record.directory / FOLDER, identity_names=names, image_format=settings.image_format

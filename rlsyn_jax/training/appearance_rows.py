@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rlsyn_jax.models.class_rows import with_class_table
+
 # Where the parameters hold what is looked up; it does not train.
 APPEARANCES = "appearances"
 
@@ -36,7 +38,7 @@ def make_appearances(embeddings: np.ndarray, people: np.ndarray) -> dict[str, np
     person = inverse[place]
     numbers = {"order": order, "place": place, "first": first[person], "count": counts[person]}
     return {
-        "embeddings": embeddings.astype(np.float32),
+        "embeddings": embeddings.astype(np.float32, copy=False),
         **{name: value.astype(np.int32) for name, value in numbers.items()},
     }
 
@@ -77,7 +79,7 @@ def tell_rows(params: dict, key: jax.Array, images: jax.Array, *, noise: float) 
     embeddings = jax.vmap(embedding)(jnp.arange(len(images)), images)  # [b, d]
     rest = {name: value for name, value in params.items() if name != APPEARANCES}
     table = params["y_embedder"]["embedding_table"]
-    return {**rest, "y_embedder": {"embedding_table": class_table(table, embeddings)}}
+    return with_class_table(rest, class_table(table, embeddings))
 
 
 def class_table(table: jax.Array, embeddings: jax.Array) -> jax.Array:
@@ -85,6 +87,7 @@ def class_table(table: jax.Array, embeddings: jax.Array) -> jax.Array:
 
     Args:
         table: as `tell_rows` has it, float32 [d + 2, width].
-        embeddings: float32 [people, d], of each person the mean of the images' unit embeddings.
+        embeddings: float32 [people, d], unit norm, as in training: of several images of a person
+            the direction of the mean. A shorter one gives a row that is nearer to all others'.
     """
     return jnp.concatenate([embeddings @ table[:-2] + table[-2], table[-1:]])

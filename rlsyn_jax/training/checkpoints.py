@@ -177,7 +177,8 @@ def restore_params(path: str | Path, *, ema: bool = True, collection: str = "par
             folder, or one step's. Of a stage that is not finished only the part that trains is
             there.
         ema: the running average, where the checkpoint has one.
-        collection: "params", or "batch_stats" of a recogniser or extractor.
+        collection: "params", or another of those that it holds: "batch_stats" of a recogniser or
+            extractor, "appearance_map" of a prior whose rows are told by looks.
 
     Returns:
         Nested dict of arrays on this process's first device. All processes of a run must call it.
@@ -187,7 +188,7 @@ def restore_params(path: str | Path, *, ema: bool = True, collection: str = "par
         ValueError: the checkpoint has no such collection.
     """
     step = _find_step(path)
-    tree = ocp.StandardCheckpointer().metadata(step / "state").item_metadata.tree
+    tree = _collections(step)
     averaged = f"ema_{collection}"
     name = averaged if ema and tree.get(averaged) else collection
     if name not in tree:
@@ -206,6 +207,15 @@ def restore_params(path: str | Path, *, ema: bool = True, collection: str = "par
     )[name]
 
 
+def has_collection(path: str | Path, collection: str) -> bool:
+    """Returns whether the checkpoint of a folder, as of `restore_params`, has a collection.
+
+    Raises:
+        FileNotFoundError: nothing is there, or no checkpoint; says what was looked for.
+    """
+    return collection in _collections(_find_step(path))
+
+
 def restore_config(path: str | Path) -> dict:
     """Loads the record that was written with a checkpoint: of a run, its whole configuration.
 
@@ -220,6 +230,10 @@ def restore_config(path: str | Path) -> dict:
     """
     handler = ocp.JsonCheckpointHandler()
     return ocp.Checkpointer(handler).restore(_find_step(path) / "meta")["config"]
+
+
+def _collections(step: Path) -> dict:
+    return ocp.StandardCheckpointer().metadata(step / "state").item_metadata.tree
 
 
 def _find_step(path: str | Path) -> Path:

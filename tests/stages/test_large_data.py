@@ -42,9 +42,11 @@ def test_extractors_learn_from_the_people_that_memory_holds(config, tmp_path, mo
     stored = load_general(config, tmp_path / "disk")
     assert isinstance(stored.images, StoredImages) and len(stored.images) == 24
     held = extractors.in_memory(stored)
-    assert held.num_identities == 2  # 8 of at most 10 images.
+    # 8 of at most 10 images.
+    assert held.num_identities == extractors.people_in_memory(stored) == 2
     np.testing.assert_array_equal(held.images, expected.images[:8])
     assert extractors.in_memory(expected) is expected
+    assert extractors.people_in_memory(expected) == expected.num_identities
 
 
 def test_batches_are_the_same(config, tmp_path, monkeypatch):

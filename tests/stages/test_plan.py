@@ -3,13 +3,16 @@
 import dataclasses
 import re
 
+import jax
 import pytest
 
 from rlsyn_jax.config import ConfigError, default_config
 from rlsyn_jax.models.dit import DiT, dit_config
 from rlsyn_jax.models.dit_flops import forward_flops
 from rlsyn_jax.stages.data_counts import count_target
-from rlsyn_jax.stages.generator import build_generator
+from rlsyn_jax.stages.device_checks import check_devices
+from rlsyn_jax.stages.generator import build_generator, init_params
+from rlsyn_jax.stages.networks import feature_width
 from rlsyn_jax.stages.plan import UTILISATION, iteration_flops, largest_fitting, make_plan
 from rlsyn_jax.stages.plan_samples import plan_samples
 from rlsyn_jax.stages.plan_text import describe
@@ -87,6 +90,32 @@ def test_remat_is_asked_for_where_it_helps():
     stage = make_plan(large("tpu-v5ex8")).stages[0]
     assert not stage.fits and stage.fits_with_remat and stage.largest < 32 <= stage.with_remat
     assert make_plan(large("tpu-v5ex8", remat="blocks")).stages[0].fits
+
+
+def test_rows_that_looks_tell_are_a_map_and_embeddings():
+    fields = {"pretrain.class_rows": "appearance", "pretrain.source": "train"}
+    plans = []
+    for people in (100, 20_000):
+        config = changed(general_data__num_identities=people, devices="h100x8", **fields)
+        plans.append(make_plan(config).stages[0])
+    width = feature_width(config, "start")
+    params = init_params(config, width + 1, seed=0)
+    number = sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert [plan.parameters for plan in plans] == 2 * [(number, number)]
+    # Two views of each image in float32, and four numbers.
+    assert 19_900 * config.general_data.images_per_identity * (2 * width + 4) * 4 == (
+        plans[1].parts.parameters - plans[0].parts.parameters
+    )
+
+
+def test_a_cold_start_of_no_updates_is_not_planned_and_shares_no_batch(tmp_path):
+    fields = {"adapt.steps": 0, "adapt.class_rows": "embedding", "adapt.batch_size": 5}
+    plan = make_plan(changed(devices="h100x8", **fields))
+    assert [stage.name for stage in plan.stages] == ["pretrain", "reinforce"]
+    assert not plan.problems
+    check_devices(changed(**fields), tmp_path, ["adapt"])
+    with pytest.raises(ConfigError, match="config.adapt.batch_size is 5; it must be divisible"):
+        check_devices(changed(**fields | {"adapt.steps": 1}), tmp_path, ["adapt"])
 
 
 def test_devices_found_are_planned_as_they_are_checked():
