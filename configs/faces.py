@@ -7,9 +7,9 @@ Targets: orl (40 people x 10 grey images) and lfw (people in the wild with 6 to 
 minutes of processor time, of lfw 100, most of them for prior and extractors, which are kept and
 shared where config.pretrain.cache names a folder.
 
-lfw_latents is lfw with images of 64 pixels a side, made in the latents of a published tiny
+lfw_latents is the same people at 64 pixels a side, made in the latents of a published tiny
 autoencoder; --config.autoencoder.path names it as models/import_weights.py wrote it. Recognisers,
-extractors and measures see 32 pixels, as in lfw, so that the two can be compared.
+extractors and measures see 32 pixels, as in lfw; the generator is trained as for orl.
 """
 
 from rlsyn_jax.config import default_config

@@ -22,6 +22,8 @@ from rlsyn_jax.training.meshes import make_mesh
 # Wide enough that parameters are split over "fsdp", and batches that eight devices can share.
 FIELDS = {
     "generator.width": 64,
+    "pretrain.class_rows": "appearance",  # Of which learnt rows are the simpler part.
+    "adapt.class_rows": "embedding",
     "reinforce.identities": 4,
     "reinforce.minibatches": 2,
     "reinforce.trainable": "all",
