@@ -82,6 +82,9 @@ def get_config(target="orl"):
         config.synthesize.guidance_scale = 1.0
         config.synthesize.num_steps = 16
         config.synthesize.images = 40
+        # Two copies of the one or two real images in each batch teach less than another sample.
+        config.recognize.synthetic_per_identity = 3
+        config.recognize.candidates_per_identity = 6
 
     if latents:
         config.image.size = 64  # 8 x 8 latents: as many tokens as 32 pixels in patches of 4.

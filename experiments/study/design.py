@@ -229,6 +229,8 @@ _HARDLY_GENERATED: dict[str, Any] = {
     "synthesize.num_steps": 2,
     "synthesize.strength": 1.0,
     "synthesize.guidance_scale": 1.0,
+    "recognize.synthetic_per_identity": 2,
+    "recognize.candidates_per_identity": 4,
 }
 
 
