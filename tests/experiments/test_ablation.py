@@ -383,8 +383,9 @@ def test_a_tiny_study_runs_from_nothing_to_its_tables_and_its_claims(tmp_path):
     assert all(result["low"] <= result["difference"] <= result["high"] for result in results)
     assert all((r["seeds"], r["images"], r["claimed"]) == (1, 2, False) for r in results)
     page = (tmp_path / "RESULTS.md").read_text()
-    for name in (title(2, "random"), title(2, "general"), *TINY.variations):
-        assert f"{name}: 1 seeds" in page
+    varied = [f"{name} ({title(2, 'random')})" for name in TINY.variations]
+    for heading in (title(2, "random"), title(2, "general"), *varied):
+        assert f"{heading}: 1 seeds" in page
     assert all(f"| {arm} |" in page for arms in STARTS.values() for arm in arms)
     # All cells share the prior, and those of one seed the generator.
     folders = [*(tmp_path / "tiny" / "cells").iterdir()]
