@@ -4,8 +4,8 @@
         --config.data.path=ORL_FOLDER --config.general_data.path=GENERAL_FOLDER
 
 Targets: orl (40 people x 10 grey images) and lfw (people in the wild with 6 to 20 images). Some 80
-minutes of processor time, of lfw 100, most of them for prior and extractors, which are kept and
-shared where config.pretrain.cache names a folder.
+minutes of processor time for orl, 50 of them for prior and extractors; lfw's prior alone takes 50
+of one core. Both are kept and shared where config.pretrain.cache names a folder.
 
 lfw_latents is the same people at 64 pixels a side, made in the latents of a published tiny
 autoencoder; --config.autoencoder.path names it as models/import_weights.py wrote it. Recognisers,
@@ -82,7 +82,8 @@ def get_config(target="orl"):
         config.synthesize.guidance_scale = 1.0
         config.synthesize.num_steps = 16
         config.synthesize.images = 40
-        # Two copies of the one or two real images in each batch teach less than another sample.
+        # Of a person with one image, two copies of it in a batch teach less than one and another
+        # sample; of two images mAP rises by it and rank-1 falls (experiments/LOG.md).
         config.recognize.synthetic_per_identity = 3
         config.recognize.candidates_per_identity = 6
 
