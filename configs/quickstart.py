@@ -37,7 +37,6 @@ def get_config(size="full"):
     config.reinforce.evaluate_every = 5
     config.synthesize.images = 8
     # Ten steps of the second order give what 25 of DDIM give, and sharper.
-    config.synthesize.solver = "dpm_solver"
     config.synthesize.num_steps = 10
     config.recognize.steps = 100
 

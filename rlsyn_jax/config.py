@@ -241,7 +241,9 @@ def default_config() -> ConfigDict:
     # real images noised so far, here and in reinforce; 1 = with noise alone, as the samples of a
     # person who does not exist always do.
     config.synthesize.strength = 1.0
-    config.synthesize.solver = "ddim"  # ddim | dpm_solver (second order, without noise)
+    # ddim | dpm_solver (second order, without noise): of few steps the latter makes the better
+    # samples (experiments/LOG.md).
+    config.synthesize.solver = "dpm_solver"
     config.synthesize.eta = 1.0  # Noise of ddim, 0 to 1.
     config.synthesize.guidance_scale = 1.5
     config.synthesize.guidance_channels = 0  # As in reinforce.
