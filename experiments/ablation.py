@@ -19,6 +19,7 @@ target can be run on a machine of its own.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import shlex
@@ -72,6 +73,8 @@ _ABOUT = (
     f"interval lies above 0, and from scratch the mean is at least {GOAL}. The method",
     "is real images and reinforced samples with dynamic selection; the others of a comparison are",
     "the best of their kind; equal information is that of who has the prior's data and labels.",
+    "Longer training is so many times the updates that were chosen for real images; who trains so",
+    "is compared with the best of those who do and of those who do not.",
     "",
 )
 _ABOUT_TABLES = (
@@ -191,9 +194,11 @@ def compare(name: str, runs: Runs) -> Iterator[dict]:
             compared = comparison.cells(images)
             if not compared:
                 continue
-            of_arm, of_baseline = (runs.named(cell) for cell in compared)
-            seeds = sorted(set(of_arm) & set(of_baseline))
-            found, baselines = ([of[seed] for seed in seeds] for of in (of_arm, of_baseline))
+            of_arm, of_baselines = compared
+            measured = {cell: runs.named(cell) for cell in (of_arm, *of_baselines)}
+            seeds = sorted(set.intersection(*map(set, measured.values())))
+            found = {cell: [of[seed] for seed in seeds] for cell, of in measured.items()}
+            baselines = {cell: found[cell] for cell in of_baselines}
             for measure in MEASURES if seeds else ():
                 enough = len(seeds) >= SEEDS_OF_A_CLAIM
                 yield {
@@ -202,9 +207,9 @@ def compare(name: str, runs: Runs) -> Iterator[dict]:
                     "images": images or "all",
                     "measure": measure,
                     "arm": comparison.arm,
-                    **decide(comparison, found, baselines, measure),
+                    **decide(comparison, found[of_arm], baselines, measure),
                     "claimed": name in CLAIMED and enough,
-                    "command": command_of(name, seeds, compared),
+                    "command": command_of(name, seeds, measured),
                 }
 
 
@@ -262,10 +267,10 @@ def tables(name: str, runs: Runs, workdir: Path, results: Path) -> Iterator[str]
     hours = stage_hours(workdir / f"{name}_settings", ["*"], [0])
     yield from ("", f"{hours:.1f} hours, by the first of the commands below.")
     yield from headroom_table(name, workdir, choices)
-    for images in sorted(_TARGETS[name].images, key=lambda images: images or math.inf):
-        for start in STARTS:
-            cell, baseline = title(images, start), choices[start].baseline
-            yield from _table(name, cell, cell, runs.named(cell), baseline, workdir)
+    in_order = sorted(_TARGETS[name].images, key=lambda images: images or math.inf)
+    for images, start, longer in itertools.product(in_order, STARTS, _TARGETS[name].trainings):
+        cell, baseline = title(images, start, longer=longer), choices[start].baseline
+        yield from _table(name, cell, cell, runs.named(cell), baseline, workdir)
     baseline = choices["random"].baseline
     for change in variations_of(_TARGETS[name]):
         heading = f"{change} ({title(IMAGES_OF_VARIATIONS, 'random')})"

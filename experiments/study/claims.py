@@ -1,7 +1,8 @@
 """What the study compares, and what of it counts as a claim.
 
 Each comparison is written before the runs of its arm begin, as the repository's history shows; of
-those with a longer prior's people, the figures of the baselines were known by then.
+those with a longer prior's people and with longer training, the figures of the baselines were known
+by then.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ class Comparison:
         baseline_start: of them.
         at_least: points that the mean must reach; the interval must exclude 0 besides.
         variation: name of that in which the arm is; "" = as a target's config has it.
+        longer: whether the arm trains longer than serves real images best. Its baselines then are
+            those that train as long and those that do not.
     """
 
     name: str
@@ -40,16 +43,20 @@ class Comparison:
     baseline_start: str
     at_least: float = 0.0
     variation: str = ""
+    longer: bool = False
 
-    def cells(self, images: int) -> tuple[str, str] | None:
-        """Returns the names of the arm's and the baselines' cells; None where there are none."""
+    def cells(self, images: int) -> tuple[str, tuple[str, ...]] | None:
+        """Returns the names of the arm's and of the baselines' cells; None where there are none."""
         if self.variation and images != IMAGES_OF_VARIATIONS:
             return None
-        of_arm = self.variation or title(images, self.start)
-        return of_arm, title(images, self.baseline_start)
+        of_arm = self.variation or title(images, self.start, longer=self.longer)
+        trainings = (True, False) if self.longer else (False,)
+        return of_arm, tuple(
+            title(images, self.baseline_start, longer=longer) for longer in trainings
+        )
 
 
-COMPARISONS = (
+_UNVARIED = (
     Comparison(
         "the method against real images, from scratch",
         "real_reinforced_selected",
@@ -77,6 +84,13 @@ COMPARISONS = (
     ),
     Comparison(
         "reinforced against best of N", "real_reinforced", "random", ("real_best_of",), "random"
+    ),
+)
+COMPARISONS = (
+    *_UNVARIED,
+    *(
+        dataclasses.replace(comparison, name=f"{comparison.name}; longer training", longer=True)
+        for comparison in _UNVARIED
     ),
     Comparison(
         "the method with the prior's people, against real images, from scratch",

@@ -13,6 +13,7 @@ of images share the generator; all of a target share the prior.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -144,6 +145,9 @@ class Target:
         settings: names of those among which it chooses.
         updates: of a recogniser, as its config has them.
         samples: an identity, as its config has them.
+        longer: how many times as many updates as were chosen recognisers make in further cells; 0 =
+            there are none. What serves real images best is chosen without samples, which can teach
+            for longer (experiments/LOG.md).
     """
 
     base: str
@@ -157,6 +161,12 @@ class Target:
     settings: tuple[str, ...] = tuple(SETTINGS)
     updates: int = 400
     samples: int = 10
+    longer: int = 0
+
+    @property
+    def trainings(self) -> dict[bool, int]:
+        """Whether recognisers train longer -> how many times the chosen updates they make."""
+        return {False: 1} | ({True: self.longer} if self.longer else {})
 
 
 TARGETS = {
@@ -171,6 +181,7 @@ TARGETS = {
         settings=_names_without(_LOST_ON_HANDWRITING, SETTINGS),
         updates=200,
         samples=40,
+        longer=4,
     ),
     "omniglot": Target(
         "configs/omniglot.py:small2",
@@ -209,6 +220,7 @@ TINY = Target(
     settings=("as configured", "CosFace"),
     updates=20,
     samples=4,
+    longer=2,
 )
 # Where arms without synthetic images are tried, nobody looks at what is generated: little is, and
 # the same whatever a config says in these fields, so that choices outlive changes of them. Rewards
@@ -318,13 +330,16 @@ def cells(
     """
     common, made = _common(target, data, cache), []
     # All seeds of a number of images, so that a claim is decided before the next is looked at.
-    for images in target.images:
-        for seed in range(seeds):
-            for start, arms in STARTS.items():
-                fields = {**_training_images(images), "recognize.start": start}
-                fields |= {"recognize.arms": arms, "recognize.random_start": ()}
-                fields |= choices[start].fields(target)
-                made.append({"name": title(images, start), "seed": seed, **common, **fields})
+    for images, (longer, times), seed in itertools.product(
+        target.images, target.trainings.items(), range(seeds)
+    ):
+        for start, arms in STARTS.items():
+            fields = {**_training_images(images), "recognize.start": start}
+            fields |= {"recognize.arms": arms, "recognize.random_start": ()}
+            fields |= choices[start].fields(target)
+            fields["recognize.steps"] = times * fields.get("recognize.steps", target.updates)
+            name = title(images, start, longer=longer)
+            made.append({"name": name, "seed": seed, **common, **fields})
     # Claims come first: what explains them is of no use before they are decided.
     for seed in range(seeds):
         for name, changes in variations_of(target).items():
@@ -389,7 +404,12 @@ def augmenter(start: str, augmentation: str) -> str:
 
 def names_of_cells(target: Target) -> set[str]:
     """Returns the names of all cells of a target, whatever is chosen, but of the choosing ones."""
-    names = {title(images, start) for images in target.images for start in STARTS}
+    names = {
+        title(images, start, longer=longer)
+        for images in target.images
+        for start in STARTS
+        for longer in target.trainings
+    }
     names |= {
         headroom_title(images, start, setting)
         for images in target.headroom
@@ -404,6 +424,11 @@ def headroom_title(images: int, start: str, setting: str) -> str:
     return f"{images or 'all'} real images, {start} start, {setting}"
 
 
-def title(images: int, start: str) -> str:
-    """Returns the name of the cells with so many images an identity (0 = all) and this start."""
-    return f"{images or 'all'} images, {start} start"
+def title(images: int, start: str, *, longer: bool = False) -> str:
+    """Returns the name of the cells with so many images an identity (0 = all) and this start.
+
+    Args:
+        images, start: of the cells.
+        longer: whether recognisers make more updates than serve real images best.
+    """
+    return f"{images or 'all'} images, {start} start" + (", longer training" if longer else "")

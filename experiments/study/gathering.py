@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,25 +104,31 @@ def arm_means(runs: Runs, name: str) -> dict[str, float]:
 
 
 def decide(
-    comparison: Comparison, runs: Sequence[dict], baseline_runs: Sequence[dict], measure: str
+    comparison: Comparison,
+    runs: Sequence[dict],
+    baseline_runs: Mapping[str, Sequence[dict]],
+    measure: str,
 ) -> dict[str, Any]:
     """Compares an arm with the best of its baselines.
 
     Args:
         comparison: what is asked.
-        runs, baseline_runs: of the arm and of the baselines, by seed.
+        runs: of the arm, by seed.
+        baseline_runs: name of each cell that has baselines -> its runs, of the same seeds.
         measure: of both.
 
     Returns:
-        {"baseline", "difference", "low", "high" in points, "seeds", "holds"}.
+        {"baseline", its "baseline_cell", "difference", "low", "high" in points, "seeds", "holds"}.
     """
-    best = max(
-        comparison.baselines,
-        key=lambda arm: np.mean([mean_of(run, arm, measure) for run in baseline_runs]),
+    best, cell = max(
+        itertools.product(comparison.baselines, baseline_runs),
+        key=lambda pair: np.mean([mean_of(r, pair[0], measure) for r in baseline_runs[pair[1]]]),
     )
-    found = paired_difference(runs, comparison.arm, best, measure, baseline_runs=baseline_runs)
+    found = paired_difference(
+        runs, comparison.arm, best, measure, baseline_runs=baseline_runs[cell]
+    )
     holds = found.low > 0 and 100 * found.mean >= comparison.at_least
-    return {"baseline": best, **in_points(found), "holds": holds}
+    return {"baseline": best, "baseline_cell": cell, **in_points(found), "holds": holds}
 
 
 def best_arm(runs: Sequence[dict], measure: str) -> tuple[str, float]:

@@ -57,6 +57,7 @@ SETS = {
     },
 }
 UNVARIED = [comparison for comparison in COMPARISONS if not comparison.variation]
+OF_ONE_TRAINING = [comparison for comparison in UNVARIED if not comparison.longer]
 GAIN = {"real_affine": 0.02, "real_reinforced_selected": 0.08, "real_reinforced": 0.05}
 
 
@@ -182,7 +183,8 @@ def written_study(tmp_path):
 def test_claims_hold_where_mean_and_interval_say_so(workdir):
     ablation.main([f"--workdir={workdir}", "--targets=lfw", "--gather"])
     results = json.loads((workdir / "results.json").read_text())
-    assert len(results) == len(UNVARIED) * len(MEASURES)  # One number of images is complete.
+    # One number of images is complete, and nothing that trained longer.
+    assert len(results) == len(OF_ONE_TRAINING) * len(MEASURES)
     found = {result["name"]: result for result in results if result["measure"] == "open_map"}
     scratch = found["the method against real images, from scratch"]
     assert scratch["baseline"] == "real_affine" and scratch["holds"]
@@ -295,9 +297,9 @@ def test_results_are_written_where_settings_are_not_known(workdir):
 def test_a_gain_below_the_goal_is_no_claim(workdir):
     runs = [*Runs(workdir / "lfw").named(title(1, "random")).values()]
     below = COMPARISONS[0].__class__("x", "real_affine", "random", ("real",), "random", 3.2)
-    assert not decide(below, runs, runs, "open_map")["holds"]
+    assert not decide(below, runs, {"": runs}, "open_map")["holds"]
     above = COMPARISONS[0].__class__("x", "real_affine", "random", ("real",), "random", 1.9)
-    assert decide(above, runs, runs, "open_map")["holds"]
+    assert decide(above, runs, {"": runs}, "open_map")["holds"]
 
 
 def test_settings_are_those_of_the_best_arm_without_synthetic_images(workdir):
@@ -385,12 +387,13 @@ def test_a_tiny_study_runs_from_nothing_to_its_tables_and_its_claims(tmp_path):
     assert all((r["seeds"], r["images"], r["claimed"]) == (1, 2, False) for r in results)
     page = (tmp_path / "RESULTS.md").read_text()
     varied = [f"{name} ({title(2, 'random')})" for name in TINY.variations]
-    for heading in (title(2, "random"), title(2, "general"), *varied):
+    made = [title(2, start, longer=longer) for start in STARTS for longer in TINY.trainings]
+    for heading in (*made, *varied):
         assert f"{heading}: 1 seeds" in page
     assert all(f"| {arm} |" in page for arms in STARTS.values() for arm in arms)
     # All cells share the prior, and those of one seed the generator.
     folders = [*(tmp_path / "tiny" / "cells").iterdir()]
-    assert len(folders) == 3
+    assert len(folders) == len(made) + len(varied) == 5
     assert len({Path(folder / "pretrain").resolve() for folder in folders}) == 1
 
 
@@ -417,5 +420,43 @@ def test_a_variation_is_compared_with_the_cells_of_its_seeds(tmp_path):
         result = found[comparison.name, "open_map"]
         assert (result["baseline"], result["seeds"], result["images"]) == (baseline, 2, 2)
         assert result["difference"] == pytest.approx(difference)
-        for name in comparison.cells(2):
+        of_arm, of_baselines = comparison.cells(2)
+        for name in (of_arm, *of_baselines):
             assert shlex.quote(name) in result["command"]
+
+
+@pytest.mark.parametrize(("gain", "of_best"), [(0.03, False), (0.05, True)])
+def test_who_trains_longer_is_compared_with_the_best_of_either_training(tmp_path, gain, of_best):
+    plan, folder = {}, tmp_path / "lfw"
+    for longer, gains, seeds in (
+        (False, {"real_affine": 0.04}, range(3)),
+        (True, {"real_erasing": gain, "real_reinforced_selected": 0.09}, (0, 2)),
+    ):
+        for seed in seeds:
+            name = title(2, "random", longer=longer)
+            plan[f"{name} {seed}"] = {"name": name, "seed": seed}
+            write_run(folder / "cells" / f"{name} {seed}" / "evaluate", STARTS["random"], gains)
+    write_plan(plan_of(plan), folder)
+    found = {
+        result["name"]: result
+        for result in ablation.compare("lfw", Runs(folder))
+        if result["measure"] == "open_map"
+    }
+    scratch = found["the method against real images, from scratch; longer training"]
+    best = ("real_affine", "real_erasing")[of_best]
+    assert (scratch["baseline"], scratch["seeds"]) == (best, 2)
+    assert scratch["baseline_cell"] == title(2, "random", longer=of_best)
+    assert scratch["difference"] == pytest.approx(4.0 if of_best else 5.0)
+    for longer in (False, True):
+        assert shlex.quote(f"{title(2, 'random', longer=longer)}") in scratch["command"]
+
+
+def test_longer_training_makes_so_many_times_the_chosen_updates():
+    choices = dict.fromkeys(STARTS, Choice("four times the rate, twice the updates", ""))
+    made = cells(TARGETS["lfw"], "data", "", 1, choices)
+    updates = {cell["name"]: cell["recognize.steps"] for cell in made}
+    for start in STARTS:
+        assert updates[title(1, start)] == 400
+        assert updates[title(1, start, longer=True)] == 1600
+    assert title(1, "random", longer=True) in names_of_cells(TARGETS["lfw"])
+    assert title(1, "random", longer=True) not in names_of_cells(TARGETS["omniglot"])
