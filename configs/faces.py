@@ -82,7 +82,7 @@ def get_config(target="orl"):
         config.synthesize.guidance_scale = 1.0
         config.synthesize.num_steps = 16
         # By which the tables of experiments/RESULTS.md were made. By the default samples are nearer
-        # to real images and half as many are near copies; recognisers did not tell
+        # to real images and half as many are near copies; recognisers of 400 updates did not tell
         # (experiments/LOG.md).
         config.synthesize.solver = "ddim"
         config.synthesize.images = 40
