@@ -206,6 +206,12 @@ def validate(config: ConfigDict) -> None:
     _validate_without_general_data(config, require)
     _validate_images(config, require, procedural)
     require(config.split.held_out_fraction < 1, "split.held_out_fraction", "below 1")
+    require(
+        config.pretrain.class_rows == "learnt" or config.pretrain.source == "train",
+        "pretrain.class_rows",
+        "'learnt' where pretrain.source is not 'train': a checkpoint has rows, and not how looks "
+        "tell them; pretrain.cache shares a prior with all it learnt",
+    )
     width, heads = config.generator.width, config.generator.num_heads
     require(width % 4 == 0, "generator.width", "divisible by 4")
     require(width % heads == 0, "generator.width", f"divisible by generator.num_heads ({heads})")

@@ -278,6 +278,7 @@ def test_no_choice_may_be_unknown(path):
             ],
         ),
         ("recognize.image_width", 8, []),
+        ("pretrain.class_rows", "appearance", [("pretrain.source", "weights")]),
         (
             "recognize.normalisation",
             "imagenet",

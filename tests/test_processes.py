@@ -89,6 +89,63 @@ def test_a_launcher_with_several_processes_is_noticed(monkeypatch, variables, jo
     assert calls == [()] * joins
 
 
+@pytest.mark.parametrize(
+    ("variables", "visible"),
+    [
+        ({"SLURM_STEP_TASKS_PER_NODE": "1(x2)", "SLURM_NODEID": "1"}, "all"),
+        ({"SLURM_STEP_TASKS_PER_NODE": "8(x2),1", "SLURM_NODEID": "2"}, "all"),
+        ({"SLURM_STEP_TASKS_PER_NODE": "8(x2),1", "SLURM_NODEID": "1"}, "place"),
+        ({"SLURM_STEP_TASKS_PER_NODE": "2", "CUDA_VISIBLE_DEVICES": "0,1"}, "place"),
+        ({"SLURM_STEP_TASKS_PER_NODE": "2", "CUDA_VISIBLE_DEVICES": "1"}, "all"),
+        ({"SLURM_STEP_TASKS_PER_NODE": "1(x2)", "JAX_LOCAL_DEVICE_IDS": "3"}, "place"),
+        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, "all"),
+        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "4"}, "place"),
+        ({}, "place"),
+    ],
+)
+def test_a_process_has_the_gpus_of_its_host_or_its_own(monkeypatch, variables, visible):
+    cleared = (*processes._BY_HAND, *processes._LAUNCHER_VARIABLES, "CUDA_VISIBLE_DEVICES")
+    for name in (*cleared, "JAX_LOCAL_DEVICE_IDS", "SLURM_NODEID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"SLURM_STEP_NUM_TASKS": "16", **variables}.items():
+        monkeypatch.setenv(name, value)
+
+    # As jax leaves it: the one of the process's place on its host.
+    updated = dict.fromkeys(processes._VISIBLE, "place")
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **_: None)
+    monkeypatch.setattr(jax.config, "update", updated.__setitem__)
+    processes.join_processes()
+    assert updated == dict.fromkeys(processes._VISIBLE, visible)
+
+
+def test_a_host_of_one_process_sees_all_its_gpus_for_jax_itself(program):
+    """In two processes that read what Slurm would say, with jax's own initialisation."""
+    script = (
+        "import jax; from jax._src import xla_bridge; from rlsyn_jax.training import processes; "
+        "processes.join_processes(); print('sees', xla_bridge.CUDA_VISIBLE_DEVICES.value)"
+    )
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    step = {"SLURM_JOB_ID": "1", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
+    step |= {"SLURM_STEP_NUM_TASKS": "2", "SLURM_LOCALID": "0", "JAX_COORDINATOR_PORT": port}
+    for tasks, seen in (("1(x2)", "sees all"), ("2(x2)", "sees 0")):
+        running = [
+            program.python(
+                "-c",
+                script,
+                environment=step
+                | {
+                    "SLURM_PROCID": str(number),
+                    "SLURM_NODEID": str(number),
+                    "SLURM_STEP_TASKS_PER_NODE": tasks,
+                },
+            )
+            for number in range(2)
+        ]
+        assert all(seen in program.log_of(process) for process in running)
+
+
 def test_a_process_alone_writes_waits_for_nobody_and_agrees_with_itself():
     assert processes.is_primary()
     processes.barrier("nobody else")

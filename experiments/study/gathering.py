@@ -127,8 +127,13 @@ def decide(
     found = paired_difference(
         runs, comparison.arm, best, measure, baseline_runs=baseline_runs[cell]
     )
-    holds = found.low > 0 and 100 * found.mean >= comparison.at_least
-    return {"baseline": best, "baseline_cell": cell, **in_points(found), "holds": holds}
+    stated = {"baseline": best, "baseline_cell": cell, **in_points(found)}
+    return stated | {"holds": holds(comparison, stated)}
+
+
+def holds(comparison: Comparison, found: Mapping[str, Any]) -> bool:
+    """Returns whether a difference, as `in_points` gives it, is what a comparison asks for."""
+    return found["low"] > 0 and found["difference"] >= comparison.at_least
 
 
 def best_arm(runs: Sequence[dict], measure: str) -> tuple[str, float]:
@@ -160,9 +165,9 @@ def figure_of_set(metrics: dict, arm: str, path: Sequence[str]) -> float | None:
         arm: name of it.
         path: as in design.SET_MEASURES.
     """
-    # What is selected of the reinforced set while training, or before it, is part of it.
-    name = ARM_SETTINGS[arm].synthetic.replace("nearest", "reinforced")
-    if not name:
+    # While training, any of a set may be selected. The nearest are some of one, not measured apart.
+    name = ARM_SETTINGS[arm].synthetic
+    if name in ("", "nearest"):
         return None
     for part in path:
         metrics = metrics.get(part.format(set=name), {})

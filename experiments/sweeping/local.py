@@ -15,7 +15,13 @@ from sweeping.commands import last_line, log_path, start_job
 from sweeping.jobs import Job
 from sweeping.plan import Plan
 from sweeping.progress import progress_line, seconds_left, seconds_of_stages
-from sweeping.work_folders import adopt_stages, complete_stages, is_complete, link_stages
+from sweeping.work_folders import (
+    adopt_stages,
+    complete_stages,
+    is_complete,
+    link_stages,
+    not_as_planned,
+)
 
 # What a run ends with that was asked to end and can go on (rlsyn_jax/training/preemption.py).
 _STOPPED = 128 + signal.SIGTERM
@@ -174,7 +180,10 @@ class LocalRuns:
                 continue
             self._running.remove(running)
             self._free.append(running.place)
-            if code == 0:
+            stale = not_as_planned(self._dir, job) if code == 0 else ""
+            if stale:
+                self._fail(job, stale)
+            elif code == 0:
                 self._done.append(job)
             elif code in (_STOPPED, -signal.SIGTERM):
                 self._waiting.insert(0, job)  # It goes on where it was.

@@ -28,7 +28,13 @@ from sweeping.commands import last_line, log_path, start_job
 from sweeping.jobs import Job
 from sweeping.plan import Plan
 from sweeping.progress import progress_line, seconds_left, seconds_of_stages
-from sweeping.work_folders import adopt_stages, complete_stages, is_complete, link_stages
+from sweeping.work_folders import (
+    adopt_stages,
+    complete_stages,
+    is_complete,
+    link_stages,
+    not_as_planned,
+)
 
 # This package is not installed where jobs run: they carry it with them.
 cloudpickle.register_pickle_by_value(sweeping)
@@ -165,10 +171,11 @@ class SlurmRuns:
                 if outcome is None and missing[job.name] < _POLLS_FOR_RESULT:
                     continue
                 todo.remove(job)
-                if outcome == "success":
+                stale = not_as_planned(self._dir, job) if outcome == "success" else ""
+                if outcome == "success" and not stale:
                     done.append(job)
                     continue
-                failures[job.name] = self._why(job, failures, outcome is None)
+                failures[job.name] = stale or self._why(job, failures, outcome is None)
                 print(f"{job.name}: failed: {failures[job.name]}", flush=True)
             running = sum(queued.get(ids[job.name]) == "RUNNING" for job in todo)
             left = seconds_left(

@@ -26,6 +26,34 @@ def is_complete(sweep_dir: Path, job: Job) -> bool:
     return all(is_made(workdir, stage, made_by) for stage, made_by in job.fingerprints.items())
 
 
+def not_as_planned(sweep_dir: Path, job: Job) -> str:
+    """Returns why a job that has ended well has made something else than planned; "" if it has not.
+
+    A run goes on from the stages that it finds. One of its folder's own, made before its config
+    changed and others came to share that stage, is not replaced by a link.
+
+    Args:
+        sweep_dir: of the sweep.
+        job: that has ended.
+    """
+    workdir = sweep_dir / job.workdir
+    for stage, made_by in job.fingerprints.items():
+        record = stage_record(workdir, stage)
+        # Of a file system that shows late that a stage is complete, nothing is said.
+        if record.get("complete") and record["fingerprint"] != made_by:
+            own = [
+                linked
+                for linked, source in job.links.items()
+                if stage_record(workdir, linked) != stage_record(sweep_dir / source, linked)
+            ]
+            stale = workdir / (own or [stage])[0]
+            return (
+                f"{stage} is not what the sweep plans, since {stale} was made by another config; "
+                "delete that folder and those of later stages beside it, and run the sweep again"
+            )
+    return ""
+
+
 def is_made(workdir: Path, stage: str, fingerprint: str) -> bool:
     """Whether a stage is complete, and is what it would be if it were made now.
 

@@ -128,8 +128,7 @@ def split_dataset(
     if closed_images_per_identity > 0 and not closed_query:
         raise ValueError(
             f"closed_images_per_identity is {closed_images_per_identity}, but no training identity "
-            f"of {dataset.name!r} has a second image. Give identities two or more images, or set "
-            "it to 0."
+            f"of {dataset.name!r} has a second image. Give some identities two or more images."
         )
     if without_closed:
         logging.info(

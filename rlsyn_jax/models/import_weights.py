@@ -470,7 +470,8 @@ def main(arguments: list[str] | None = None) -> None:
     """
     parser = argparse.ArgumentParser(
         prog="python -m rlsyn_jax.models.import_weights",
-        description="Writes weights from elsewhere as a checkpoint, or a checkpoint for diffusers.",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("source", help="file or folder of weights; with --to-diffusers checkpoint")
     parser.add_argument("destination", help="folder to write; empty or not there")

@@ -18,6 +18,8 @@ from jax.experimental import multihost_utils
 _LAUNCHER_VARIABLES = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "TPU_WORKER_HOSTNAMES")
 # Named by hand where there is no launcher.
 _BY_HAND = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+# What jax has of the GPUs that this process may use.
+_VISIBLE = ("jax_cuda_visible_devices", "jax_rocm_visible_devices")
 # Seconds that a process which ends waits for the others. One that failed alone ends them all then.
 _PATIENCE = 20
 
@@ -51,7 +53,35 @@ def join_processes() -> None:
         value = os.environ.get(name, "1")
         if value != "1" and not (name == "TPU_WORKER_HOSTNAMES" and "," not in value):
             jax.distributed.initialize(shutdown_timeout_seconds=_PATIENCE)
+            if _has_all_it_sees():
+                for field in _VISIBLE:
+                    jax.config.update(field, "all")
             return
+
+
+def _has_all_it_sees() -> bool:
+    """Whether a launcher's process has every GPU that it sees, which jax would share out.
+
+    jax gives each process the one GPU of its place among those of its host. That is not right where
+    there is one process a host, nor where the launcher shows each process its own GPU alone.
+    """
+    if "JAX_LOCAL_DEVICE_IDS" in os.environ:
+        return False
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return _processes_here() == 1 or (bool(shown) and "," not in shown)
+
+
+def _processes_here() -> int | None:
+    """Returns how many processes the launcher has started on this host; None where it says not."""
+    if "OMPI_COMM_WORLD_LOCAL_SIZE" in os.environ:
+        return int(os.environ["OMPI_COMM_WORLD_LOCAL_SIZE"])
+    # Slurm's are of each host of the step, as in 2(x3),1.
+    counts = []
+    for part in os.environ.get("SLURM_STEP_TASKS_PER_NODE", "").split(","):
+        number, _, times = part.rstrip(")").partition("(x")
+        counts += [int(number or 0)] * int(times or 1)
+    host = int(os.environ.get("SLURM_NODEID", "0"))
+    return counts[host] if host < len(counts) and counts[host] else None
 
 
 def is_primary() -> bool:

@@ -5,6 +5,7 @@ It writes what a run writes about its stages, and does what the test asks for.
 
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -37,7 +38,8 @@ if what == "dies":
 time.sleep(20 if what == "slow" and not (place / "seen").exists() else 0.3)
 for stage, value in json.loads(fingerprints).items():
     (place / stage).mkdir(parents=True, exist_ok=True)
-    record = {"complete": True, "fingerprint": value, "seconds": 0.3}
+    made = what.removeprefix("makes ") if what.startswith("makes ") else value
+    record = {"complete": True, "fingerprint": made, "seconds": 0.3}
     (place / stage / "stage.json").write_text(json.dumps(record))
 events.write(f"end {name}\\n")
 """
@@ -138,6 +140,22 @@ def test_cells_of_a_shared_stage_that_failed_are_not_begun(runs, tmp_path):
     failures = runs(shared_by("a", "b"), {"start": "fails"}).run()
     assert failures == {"a": "error: it is broken", "b": "error: it is broken"}
     assert [line[1] for line in events(tmp_path)] == ["start"]
+
+
+def test_a_run_that_went_on_from_a_stage_of_another_config_has_failed(runs, tmp_path):
+    """As where a cell that ran alone, by another config, comes to share a stage with others."""
+    own = tmp_path / "sweep/cells/a/adapt"
+    own.mkdir(parents=True)
+    (own / "stage.json").write_text('{"complete": true, "fingerprint": "old", "seconds": 1.0}')
+    goes_on = {"a": "makes of old"}
+    failures = runs(shared_by("a", "b"), goes_on).run()
+    assert failures == {
+        "a": f"report is not what the sweep plans, since {own} was made by another config; delete "
+        "that folder and those of later stages beside it, and run the sweep again"
+    }
+    shutil.rmtree(own)
+    shutil.rmtree(own.with_name("report"))
+    assert runs(shared_by("a", "b")).run() == {}
 
 
 def test_each_place_sees_its_own_devices(runs, tmp_path):
