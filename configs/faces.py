@@ -5,7 +5,8 @@
 
 Targets: orl (40 people x 10 grey images) and lfw (people in the wild with 6 to 20 images). Some 80
 minutes of processor time for orl, 50 of them for prior and extractors; lfw's prior alone takes 50
-of one core. Both are kept and shared where config.pretrain.cache names a folder.
+of one core, and its recognisers about as much. Priors and extractors are kept and shared where
+config.pretrain.cache names a folder.
 
 lfw_latents is the same people at 64 pixels a side, made in the latents of a published tiny
 autoencoder; --config.autoencoder.path names it as models/import_weights.py wrote it. Recognisers,
@@ -90,6 +91,19 @@ def get_config(target="orl"):
         # sample; of two images mAP rises by it and rank-1 falls (experiments/LOG.md).
         config.recognize.synthetic_per_identity = 3
         config.recognize.candidates_per_identity = 6
+        # What served real images best on validation people, and four times the updates: samples
+        # take longer to learn from (experiments/LOG.md).
+        config.recognize.start = "random"
+        config.recognize.learning_rate = 4e-3
+        config.recognize.steps = 1600
+        config.recognize.augmentation = "rand_augment"
+        config.recognize.arms = (
+            "real_rand_augment",
+            "real_cold_start",
+            "real_reinforced",
+            "real_reinforced_selected",
+            "synthetic_only",
+        )
 
     if latents:
         config.image.size = 64  # 8 x 8 latents: as many tokens as 32 pixels in patches of 4.

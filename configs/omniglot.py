@@ -71,6 +71,17 @@ def get_config(target="small2"):
     # Right ones of 78 characters' samples: of the best of 4 76 %, of 8 82 %, of real images 85 %.
     config.synthesize.candidates = 8
     config.synthesize.images = 10
-    config.recognize.steps = 400
     config.recognize.identities_per_batch = 16
+    # What served real images best on validation characters.
+    config.recognize.start = "random"
+    config.recognize.learning_rate = 8e-3
+    config.recognize.steps = 1600
+    config.recognize.augmentation = "affine"
+    config.recognize.arms = (
+        "real_affine",
+        "real_cold_start",
+        "real_reinforced",
+        "real_reinforced_selected",
+        "synthetic_only",
+    )
     return config

@@ -69,7 +69,7 @@ STARTS = {
 # it, which favours those that it was chosen for. Arms that add images have an augmentation besides:
 # that of the best arm of real images alone, or the one that serves joint training best.
 SETTINGS: dict[str, dict[str, Any]] = {
-    "as configured": {},
+    "the default rate": {},
     # What begins from a network of many people forgets them at a high rate.
     "a fifth of the rate": {"recognize.learning_rate": 2e-4},
     "half the rate": {"recognize.learning_rate": 5e-4},
@@ -143,7 +143,7 @@ class Target:
         identities: of the data set that its config reads.
         few_identities: numbers of them that train in variations, the others being held out.
         settings: names of those among which it chooses.
-        updates: of a recogniser, as its config has them.
+        updates: of a recogniser, of which settings are multiples.
         samples: an identity, as its config has them.
         longer: how many times as many updates as were chosen recognisers make in further cells; 0 =
             there are none. Updates are chosen without samples, which can teach for longer
@@ -219,7 +219,7 @@ TINY = Target(
     variations=("only coverage",),
     identities=12,
     few_identities=(),
-    settings=("as configured", "CosFace"),
+    settings=("the default rate", "CosFace"),
     updates=20,
     samples=4,
     longer=2,
@@ -248,6 +248,7 @@ _HARDLY_GENERATED: dict[str, Any] = {
     "synthesize.images": 4,
     "synthesize.candidates": 1,
     "synthesize.num_steps": 2,
+    "synthesize.solver": "ddim",
     "synthesize.strength": 1.0,
     "synthesize.guidance_scale": 1.0,
     "recognize.synthetic_per_identity": 2,
@@ -266,6 +267,7 @@ def choosing_cells(target: Target, data: str, cache: str) -> list[dict[str, Any]
     fields = dict(_HARDLY_GENERATED)
     fields |= {"privacy.attacks": (), "split.measures": "validation", "split.train_images": 2}
     fields |= {"recognize.random_start": (), "seed": 0, **_common(target, data, cache)}
+    fields["recognize.augmentation"] = ""
     made = []
     for start, arms in CHOOSERS.items():
         fields |= {"recognize.start": start, "recognize.arms": arms}
@@ -279,6 +281,7 @@ def choosing_cells(target: Target, data: str, cache: str) -> list[dict[str, Any]
             {
                 "name": augmenter(start, name),
                 **fields,
+                **setting_of(target, target.settings[0]),
                 "recognize.augmentation": name,
             }
             for name in AUGMENTATIONS.values()
@@ -340,7 +343,7 @@ def cells(
             fields = {**_training_images(images), "recognize.start": start}
             fields |= {"recognize.arms": arms, "recognize.random_start": ()}
             fields |= choices[start].fields(target)
-            fields["recognize.steps"] = times * fields.get("recognize.steps", target.updates)
+            fields["recognize.steps"] *= times
             name = title(images, start, longer=longer)
             made.append({"name": name, "seed": seed, **common, **fields})
     # Claims come first: what explains them is of no use before they are decided.
@@ -389,10 +392,9 @@ def _common(target: Target, data: str, cache: str) -> dict[str, Any]:
 
 
 def setting_of(target: Target, name: str) -> dict[str, Any]:
-    """Returns the config fields of a setting and their values."""
-    if name not in _MORE_UPDATES:
-        return SETTINGS[name]
-    return SETTINGS[name] | {"recognize.steps": _MORE_UPDATES[name] * target.updates}
+    """Returns the config fields of a setting and their values, whatever the target's config has."""
+    updates = _MORE_UPDATES.get(name, 1) * target.updates
+    return {"recognize.learning_rate": 1e-3, "recognize.steps": updates} | SETTINGS[name]
 
 
 def chooser(start: str, setting: str) -> str:

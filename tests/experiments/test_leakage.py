@@ -69,7 +69,7 @@ def test_the_chart_is_drawn_and_shown(tmp_path, monkeypatch):
         draw(*parts, **options)
 
     monkeypatch.setattr(leakage, "draw", keep)
-    choice = Choice("as configured", "affine")
+    choice = Choice("the default rate", "affine")
     lines = [*ablation.leakage_chart("omniglot", Written(), choice.baseline, tmp_path)]
     assert lines[-1].endswith("(figures/gain_and_leakage_omniglot.png)")
     *_, arms, curve = drawn["parts"]
