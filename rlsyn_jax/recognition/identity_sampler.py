@@ -31,8 +31,10 @@ def make_identity_table(labels: np.ndarray, num_identities: int) -> IdentityTabl
     labels = np.asarray(labels)
     counts = np.bincount(labels, minlength=num_identities)
     indices = np.zeros((num_identities, max(1, counts.max())), np.int32)
-    for identity in range(num_identities):
-        indices[identity, : counts[identity]] = np.flatnonzero(labels == identity)
+    order = np.argsort(labels, kind="stable")
+    rows = labels[order]
+    first = np.cumsum(counts) - counts
+    indices[rows, np.arange(len(labels)) - first[rows]] = order
     return IdentityTable(jnp.asarray(indices), jnp.asarray(counts, jnp.int32))
 
 

@@ -18,6 +18,7 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from einops import rearrange
 from jax.sharding import Mesh
@@ -64,7 +65,7 @@ class Mixture:
 class ImagePool:
     """Images to draw from: uint8 [n, h, w, c] and where each identity's are."""
 
-    images: jax.Array
+    images: jax.Array | np.ndarray
     table: IdentityTable
 
 
@@ -159,6 +160,24 @@ def place_recognizer_state(
     return jax.tree.map(
         lambda value: value if value.shape == shape else place(value, replicated(mesh)), state
     )
+
+
+def place_pool(pool: ImagePool, mesh: Mesh) -> ImagePool:
+    """Puts images to draw from on a mesh, on each device its share of them.
+
+    Args:
+        pool: every process holds it whole and alike, best as NumPy arrays: no device need hold it.
+        mesh: the mesh.
+
+    Returns:
+        The same with images [n, h, w, c] on all devices, n rounded up to a multiple of how many
+        there are by images of nobody.
+    """
+    images = np.asarray(pool.images)
+    lacking = -len(images) % mesh.size
+    if lacking:
+        images = np.concatenate([images, np.zeros((lacking, *images.shape[1:]), images.dtype)])
+    return ImagePool(place(images, batch_sharding(mesh)), place(pool.table, replicated(mesh)))
 
 
 def make_train_step(

@@ -34,6 +34,7 @@ from rlsyn_jax.recognition.recognizer import (
     create_recognizer_state,
     init_recognizer,
     make_train_step,
+    place_pool,
 )
 from rlsyn_jax.stages.inputs import load_target, train_labels
 from rlsyn_jax.stages.kept_folders import fetch, keep
@@ -269,8 +270,8 @@ def _train(
         augment=augment,
         schedule=make_schedule(**rate),
     )
-    pool = ImagePool(jnp.asarray(images), make_identity_table(labels, num_identities))
-    state, pool = place((state, pool), replicated(mesh))
+    pool = place_pool(ImagePool(images, make_identity_table(labels, num_identities)), mesh)
+    state = place(state, replicated(mesh))
     counts = np.bincount(labels)
     # A person with one image says nothing about what changes between images of a person.
     several = np.flatnonzero(counts >= 2)

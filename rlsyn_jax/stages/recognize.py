@@ -26,6 +26,7 @@ from rlsyn_jax.recognition.recognizer import (
     create_recognizer_state,
     init_recognizer,
     make_train_step,
+    place_pool,
     place_recognizer_state,
 )
 from rlsyn_jax.selection.dynamic_selection import DynamicSelection
@@ -97,7 +98,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
                 np.concatenate([people, who]),
                 int(who.max()) + 1,
             )
-    pools, others = place((pools, others), replicated(mesh))
+    pools = {name: place_pool(pool, mesh) for name, pool in pools.items()}
+    others = place(others, replicated(mesh))
     steps = {arm: _make_step(config, mesh, arm, pools) for arm in config.recognize.arms}
     for seed in range(config.recognize.seeds):
         for arm in config.recognize.arms:
@@ -161,7 +163,7 @@ def _nearest(
 
 
 def _pool(images: np.ndarray, labels: np.ndarray, num_identities: int) -> ImagePool:
-    return ImagePool(jnp.asarray(images), make_identity_table(labels, num_identities))
+    return ImagePool(images, make_identity_table(labels, num_identities))
 
 
 def _places_of_lacking(synthetic_labels: np.ndarray, real_labels: np.ndarray) -> np.ndarray:

@@ -14,11 +14,12 @@ from rlsyn_jax.recognition.recognizer import (
     create_recognizer_state,
     init_recognizer,
     make_train_step,
+    place_pool,
     place_recognizer_state,
 )
 from rlsyn_jax.selection.dynamic_selection import DynamicSelection
 from rlsyn_jax.training.checkpoints import CheckpointStore, restore_params
-from rlsyn_jax.training.meshes import make_mesh, replicated
+from rlsyn_jax.training.meshes import make_mesh
 from rlsyn_jax.training.optimizers import make_optimizer
 
 SHAPE = (8, 8, 1)
@@ -97,7 +98,7 @@ def run(
         variables["params"]["classifier"] = jax.device_put(padded, class_sharding(mesh))
     state = create_recognizer_state(variables, optimizer, jax.random.key(5), ema_decay > 0)
     state = place_recognizer_state(state, mesh, split)
-    real, synthetic = jax.device_put((real, synthetic), replicated(mesh))
+    real, synthetic = place_pool(real, mesh), place_pool(synthetic, mesh)
     own, last = jnp.arange(4 - others), jnp.arange(4 - others, 4)
     for _ in range(steps):
         state, metrics = step(state, real, synthetic, own, last)
@@ -168,6 +169,41 @@ def test_numbers_do_not_depend_on_the_number_of_devices():
     assert first["loss_change"] == pytest.approx(again["loss_change"], rel=1e-2)
     for a, b in zip(jax.tree.leaves(one.batch_stats), jax.tree.leaves(several.batch_stats)):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("number", [0, 1, 12, 16])
+def test_each_device_holds_its_share_of_the_images(number):
+    pool = ImagePool(
+        np.arange(number * 6, dtype=np.uint8).reshape(number, 1, 2, 3),
+        make_identity_table(np.arange(number), max(number, 1)),
+    )
+    placed = place_pool(pool, make_mesh(devices=jax.devices()[:8]))
+    share = -(-number // 8)
+    assert {shard.data.shape for shard in placed.images.addressable_shards} == {(share, 1, 2, 3)}
+    np.testing.assert_array_equal(placed.images[:number], pool.images)
+    np.testing.assert_array_equal(placed.table.counts, pool.table.counts)
+
+
+def test_no_device_gets_all_images_to_draw_some():
+    mesh = make_mesh(devices=jax.devices()[:8])
+    images = np.zeros((4096, *SHAPE), np.uint8)
+    pool = place_pool(ImagePool(images, make_identity_table(np.arange(4096) // 1024, 4)), mesh)
+    optimizer = make_optimizer(learning_rate=1e-2, warmup_steps=0, total_steps=1)
+    step = make_train_step(
+        SIMPLE,
+        optimizer,
+        mesh,
+        objective=Objective(),
+        mixture=Mixture(real=2),
+        identities_per_batch=4,
+        augment=lambda key, images: images,
+        schedule=lambda step: 1e-2,
+    )
+    variables = init_recognizer(SIMPLE, jax.random.key(0), SHAPE, 4)
+    state = create_recognizer_state(variables, optimizer, jax.random.key(5), False)
+    state = place_recognizer_state(state, mesh)
+    memory = step.lower(state, pool, None, jnp.arange(4), None).compile().memory_analysis()
+    assert memory.argument_size_in_bytes + memory.temp_size_in_bytes < images.nbytes / 2
 
 
 def test_selection_keeps_candidates_that_the_virtual_step_helps_more_than_average():
