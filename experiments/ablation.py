@@ -20,6 +20,7 @@ replaced, unless --replace says so.
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import json
 import math
@@ -27,7 +28,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from study import leakage
@@ -92,9 +93,10 @@ _ABOUT_TABLES = (
     "their stages by a clock, also of runs that shared the cores. Stages that several tables rest",
     "on count in each; priors and extractors, which are kept, and the choosing of settings, which",
     "the first command does, do not. What is said of samples is of all that an arm may draw; the",
-    "nearest, which real_reinforced_nearest keeps of the reinforced, were not measured apart. Who",
-    "has more real images of a person enrols as many, so that the headroom in rank-1 is that of",
-    "training on more and of enrolling more; samples are never enrolled.",
+    "nearest, which real_reinforced_nearest keeps of the reinforced, were not measured apart, and",
+    "older tables have the figures of all there. Who has more real images of a person enrols as",
+    "many, so that the headroom in rank-1 is that of training on more and of enrolling more;",
+    "samples are never enrolled.",
 )
 
 
@@ -125,38 +127,45 @@ def main(arguments: list[str]) -> None:
                 failed.append(folder.replace("_headroom", " (headroom)"))
                 break
     written = written_in(results)
-    claims, lines, gathered = [], [], set()
+    claims, sections, charts = [], dict(written.sections), []
+    gathered = set()
     # Also of targets that other commands ran in the folder, or elsewhere.
     for name in _TARGETS:
         if any((workdir / f"{name}{part}" / "sweep.json").exists() for part in ("", "_headroom")):
             runs = Runs(workdir / name)
             gathered.add(name)
             claims += compare(name, runs)
-            lines += [*tables(name, runs, workdir, results), ""]
+            sections[name] = [*tables(name, runs, workdir, results, charts), ""]
         else:
             claims += [claim for claim in written.comparisons if claim["data"] == name]
-            lines += written.sections.get(name, [])
-    gone = [] if options.replace else lost(written.comparisons, claims, gathered)
+    gone = [] if options.replace else lost(written, WrittenResults(claims, sections), gathered)
     if gone:
-        sys.exit(
+        print(
             f"error: nothing is written in {results}, where these rest on more seeds than "
             f"{workdir} has of them:\n" + "\n".join(f"  {each}" for each in gone) + "\n"
-            "gather with --replace to lose them, or with another --results"
+            "gather with --replace to lose them, or with another --results",
+            file=sys.stderr,
         )
-    write_json(results / COMPARISONS_FILE, claims)
-    lines = ["# Results", "", *_ABOUT, *decisions_table(claims), "", *_ABOUT_TABLES, "", *lines]
-    write_text(results / TABLES_FILE, "\n".join(lines) + "\n")
-    print(f"results: {results / COMPARISONS_FILE}, {results / TABLES_FILE}", flush=True)
+    else:
+        write_json(results / COMPARISONS_FILE, claims)
+        lines = [line for name in _TARGETS for line in sections.get(name, [])]
+        lines = ["# Results", "", *_ABOUT, *decisions_table(claims), "", *_ABOUT_TABLES, "", *lines]
+        write_text(results / TABLES_FILE, "\n".join(lines) + "\n")
+        for draw in charts:
+            draw()
+        print(f"results: {results / COMPARISONS_FILE}, {results / TABLES_FILE}", flush=True)
     if not (named or failed or options.gather):
         sys.exit(f"error: what --only names is not of the chosen settings: {options.only}")
     if failed:
         sys.exit(f"error: not all cells of {', '.join(failed)} are complete; see above")
+    if gone:
+        sys.exit(1)
 
 
 def written_in(results: Path) -> WrittenResults:
     """Returns what a folder has of results; ends with an error where the study does not know it."""
     try:
-        return read_results(results)
+        return read_results(results, _TARGETS)
     except ValueError as error:
         sys.exit(f"error: {error}")
 
@@ -275,8 +284,10 @@ def stage_hours(folder: Path, headings: Iterable[str], seeds: Iterable[int]) -> 
     return sum(json.loads((path / "stage.json").read_text())["seconds"] for path in made) / 3600
 
 
-def tables(name: str, runs: Runs, workdir: Path, results: Path) -> Iterator[str]:
-    """Yields the lines of a target's tables; its charts are drawn in the folder of results."""
+def tables(
+    name: str, runs: Runs, workdir: Path, results: Path, charts: list[Callable[[], None]]
+) -> Iterator[str]:
+    """Yields the lines of a target's tables; to charts is added what draws its into results."""
     yield f"## {name}"
     tried = Runs(workdir / f"{name}_settings")
     try:
@@ -304,11 +315,21 @@ def tables(name: str, runs: Runs, workdir: Path, results: Path) -> Iterator[str]
     for change in variations_of(_TARGETS[name]):
         heading = f"{change} ({title(IMAGES_OF_VARIATIONS, 'random')})"
         yield from _table(name, change, heading, runs.named(change), baseline, workdir)
-    yield from leakage_chart(name, runs, baseline, results)
+    yield from leakage_chart(name, runs, baseline, results, charts)
 
 
-def leakage_chart(name: str, runs: Runs, baseline: str, results: Path) -> Iterator[str]:
-    """Draws what samples add over what they give away, and yields the lines that show it."""
+def leakage_chart(
+    name: str, runs: Runs, baseline: str, results: Path, charts: list[Callable[[], None]]
+) -> Iterator[str]:
+    """Yields the lines that show what samples add over what they give away.
+
+    Args:
+        name: of the target.
+        runs: of it.
+        baseline: arm that gains are measured from.
+        results: folder below which the chart lies.
+        charts: to it is added what draws the chart.
+    """
     unvaried = [*runs.named(title(IMAGES_OF_VARIATIONS, "random")).values()]
     arms = leakage.arms_of(unvaried, baseline)
     if not arms:
@@ -320,7 +341,8 @@ def leakage_chart(name: str, runs: Runs, baseline: str, results: Path) -> Iterat
         if leakage.varies_strength(change)
     }
     file = f"figures/gain_and_leakage_{name}.png"
-    leakage.draw(
+    draw = functools.partial(
+        leakage.draw,
         results / file,
         f"{name}, 2 images, random start: {len(unvaried)} seeds",
         baseline,
@@ -328,6 +350,7 @@ def leakage_chart(name: str, runs: Runs, baseline: str, results: Path) -> Iterat
         leakage.curve_of(varied, baseline),
         held_out=100 * config.privacy.quantile,
     )
+    charts.append(draw)
     yield from ("", "### Gain against leakage", "", f"![Gain against leakage]({file})")
 
 

@@ -5,6 +5,7 @@ with four. Every wait has a limit, so that processes that wait for each other fo
 """
 
 import json
+import os
 import re
 import shutil
 import socket
@@ -98,21 +99,39 @@ def test_a_launcher_with_several_processes_is_noticed(monkeypatch, variables, jo
         ({"SLURM_STEP_TASKS_PER_NODE": "2", "CUDA_VISIBLE_DEVICES": "0,1"}, "place"),
         ({"SLURM_STEP_TASKS_PER_NODE": "2", "CUDA_VISIBLE_DEVICES": "1"}, "all"),
         ({"SLURM_STEP_TASKS_PER_NODE": "1(x2)", "JAX_LOCAL_DEVICE_IDS": "3"}, "place"),
+        ({"SLURM_STEP_TASKS_PER_NODE": "4", "ROCR_VISIBLE_DEVICES": "3"}, "all"),
+        (
+            {
+                "SLURM_STEP_TASKS_PER_NODE": "4",
+                "CUDA_VISIBLE_DEVICES": "0,1",
+                "SLURM_GPUS_PER_TASK": "2",
+            },
+            "all",
+        ),
         ({"OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, "all"),
         ({"OMPI_COMM_WORLD_LOCAL_SIZE": "4"}, "place"),
+        (
+            {
+                "SLURM_STEP_TASKS_PER_NODE": "1(x2)",
+                "JAX_COORDINATOR_ADDRESS": "localhost:1",
+                "JAX_NUM_PROCESSES": "2",
+                "JAX_PROCESS_ID": "0",
+            },
+            "all",
+        ),
         ({}, "place"),
     ],
 )
 def test_a_process_has_the_gpus_of_its_host_or_its_own(monkeypatch, variables, visible):
-    cleared = (*processes._BY_HAND, *processes._LAUNCHER_VARIABLES, "CUDA_VISIBLE_DEVICES")
-    for name in (*cleared, "JAX_LOCAL_DEVICE_IDS", "SLURM_NODEID"):
-        monkeypatch.delenv(name, raising=False)
+    for name in list(os.environ):
+        if name.startswith(("JAX_", "SLURM_", "OMPI_", "TPU_", "CUDA_", "ROCR_")):
+            monkeypatch.delenv(name)
     for name, value in {"SLURM_STEP_NUM_TASKS": "16", **variables}.items():
         monkeypatch.setenv(name, value)
 
     # As jax leaves it: the one of the process's place on its host.
     updated = dict.fromkeys(processes._VISIBLE, "place")
-    monkeypatch.setattr(jax.distributed, "initialize", lambda **_: None)
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **__: None)
     monkeypatch.setattr(jax.config, "update", updated.__setitem__)
     processes.join_processes()
     assert updated == dict.fromkeys(processes._VISIBLE, visible)

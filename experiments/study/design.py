@@ -82,7 +82,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "CosFace, eight times the rate": {"recognize.loss": "cosface", "recognize.learning_rate": 8e-3},
 }
 # Low and high rates may need more updates, too; all arms of the start then make as many. Name of a
-# setting -> times as many as the target's config has.
+# setting -> times as many as the target's `updates`.
 _MORE_UPDATES = {
     f"{name}, twice the updates": 2
     for name in (
@@ -188,7 +188,7 @@ TARGETS = {
         "omniglot/small2",
         "omniglot/small1",
         variations=_names_without(OF_HANDWRITING, VARIATIONS),
-        # What was chosen are the highest rate and the most updates that were tried.
+        # From random weights the highest rate and the most updates that were tried were chosen.
         longer=2,
     ),
     "omniglot_reverse": Target(
@@ -392,7 +392,7 @@ def _common(target: Target, data: str, cache: str) -> dict[str, Any]:
 
 
 def setting_of(target: Target, name: str) -> dict[str, Any]:
-    """Returns the config fields of a setting and their values, whatever the target's config has."""
+    """Returns the config fields of a setting, rate and updates among them, and their values."""
     updates = _MORE_UPDATES.get(name, 1) * target.updates
     return {"recognize.learning_rate": 1e-3, "recognize.steps": updates} | SETTINGS[name]
 

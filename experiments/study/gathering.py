@@ -64,7 +64,7 @@ def choose(runs: Runs, target: Target) -> dict[str, Choice]:
 
     Returns:
         start -> the setting by which the best arm without synthetic images does best, and the
-        augmentation by which the arm of design.AUGMENTED does best as it is configured, or else
+        augmentation by which the arm of design.AUGMENTED does best by the first setting, or else
         an arm of real images alone by that setting; the first of equally good ones.
 
     Raises:
@@ -132,7 +132,12 @@ def decide(
 
 
 def holds(comparison: Comparison, found: Mapping[str, Any]) -> bool:
-    """Returns whether a difference, as `in_points` gives it, is what a comparison asks for."""
+    """Returns whether a difference, as it is published, is what a comparison asks for.
+
+    Args:
+        comparison: what is asked.
+        found: as `in_points` gives it, to a hundredth of a point.
+    """
     return found["low"] > 0 and found["difference"] >= comparison.at_least
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,9 @@ from study.gathering import holds
 COMPARISONS_FILE = "results.json"
 TABLES_FILE = "RESULTS.md"
 _HEADING = "## "
+# As ablation.py writes them: a table's heading, and what real images alone reach by their number.
+_TABLE = re.compile(r"### (.+): (\d+) seeds")
+_HEADROOM_ROW = re.compile(r"\| (\d+|all) \| (\w+) \| (\d+) \|.*")
 _ASKED = {comparison.name: comparison for comparison in COMPARISONS}
 
 
@@ -28,13 +32,17 @@ class WrittenResults(NamedTuple):
     sections: dict[str, list[str]]
 
 
-def read_results(folder: Path) -> WrittenResults:
+def read_results(folder: Path, targets: Collection[str]) -> WrittenResults:
     """Returns what a folder has of results; nothing, where it has none yet.
 
     Whether a comparison is claimed and holds is decided anew, by what counts now.
 
+    Args:
+        folder: of the results.
+        targets: names of all that there are.
+
     Raises:
-        ValueError: a comparison of it is none that the study makes.
+        ValueError: a comparison or a target of it is none that the study has.
     """
     comparisons, sections = [], {}
     if (folder / COMPARISONS_FILE).exists():
@@ -44,6 +52,11 @@ def read_results(folder: Path) -> WrittenResults:
             raise ValueError(
                 f"{folder / COMPARISONS_FILE} has a comparison {found['name']!r}, which "
                 f"study/claims.py has not; rename it there, or name another folder"
+            )
+        if found["data"] not in targets:
+            raise ValueError(
+                f"{folder / COMPARISONS_FILE} has data {found['data']!r}; the study's are "
+                f"{', '.join(targets)}; rename it there, or name another folder"
             )
         found["holds"] = holds(_ASKED[found["name"]], found)
         found["claimed"] = is_claimed(found["data"], found["seeds"])
@@ -62,26 +75,32 @@ def is_claimed(target: str, seeds: int) -> bool:
     return target in CLAIMED and seeds >= SEEDS_OF_A_CLAIM
 
 
-def lost(
-    written: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]], targets: Collection[str]
-) -> list[str]:
-    """Names the written comparisons of some targets that rest on more seeds than what was found.
+def lost(written: WrittenResults, found: WrittenResults, targets: Collection[str]) -> list[str]:
+    """Names what is written of some targets and rests on more seeds than what was found.
 
     Args:
-        written, found: comparisons, as in results.json.
-        targets: whose written comparisons are to be replaced by the found ones.
+        written, found: comparisons and tables.
+        targets: of whom the found ones are to replace the written.
     """
-
-    def place(each: dict[str, Any]) -> tuple:
-        return each["data"], each["images"], each["name"]
-
-    seeds = {place(each): each["seeds"] for each in found}
-    gone = {
-        place(each): each["seeds"]
-        for each in written
-        if each["data"] in targets and each["seeds"] > seeds.get(place(each), 0)
-    }
+    before, now = _seeds(written, targets), _seeds(found, targets)
     return [
-        f"{data}, {images} images, {name}: {number} seeds, now {seeds.get((data, images, name), 0)}"
-        for (data, images, name), number in gone.items()
+        f"{', '.join(place)}: {seeds} seeds, now {now.get(place, 0)}"
+        for place, seeds in before.items()
+        if seeds > now.get(place, 0)
     ]
+
+
+def _seeds(results: WrittenResults, targets: Collection[str]) -> dict[tuple[str, ...], int]:
+    """Returns how many seeds each comparison and each table rests on, by its place."""
+    seeds = {
+        (each["data"], f"{each['images']} images", each["name"]): each["seeds"]
+        for each in results.comparisons
+        if each["data"] in targets
+    }
+    for target in targets:
+        for line in results.sections.get(target, []):
+            if table := _TABLE.fullmatch(line):
+                seeds[target, f"table of {table[1]}"] = int(table[2])
+            elif row := _HEADROOM_ROW.fullmatch(line):
+                seeds[target, f"headroom of {row[1]} real images, {row[2]} start"] = int(row[3])
+    return seeds

@@ -175,7 +175,7 @@ class SlurmRuns:
                 if outcome == "success" and not stale:
                     done.append(job)
                     continue
-                failures[job.name] = stale or self._why(job, failures, outcome is None)
+                failures[job.name] = self._why(job, failures, stale, outcome is None)
                 print(f"{job.name}: failed: {failures[job.name]}", flush=True)
             running = sum(queued.get(ids[job.name]) == "RUNNING" for job in todo)
             left = seconds_left(
@@ -197,10 +197,12 @@ class SlurmRuns:
         path = submitit.SlurmJob(self._dir / "slurm", number, tasks=[0]).paths.result_pickle
         return pickle_load(path)[0] if path.exists() else None
 
-    def _why(self, job: Job, failures: Mapping[str, str], was_ended: bool) -> str:
+    def _why(self, job: Job, failures: Mapping[str, str], stale: str, was_ended: bool) -> str:
         broken = [name for name in job.after if name in failures]
         if broken:
             return failures[broken[0]]
+        if stale:
+            return stale
         said = last_line(log_path(self._dir, job.name))
         if was_ended:
             return f"ended by Slurm (cancelled, out of memory or of time) after: {said}"

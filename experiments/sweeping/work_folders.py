@@ -44,7 +44,8 @@ def not_as_planned(sweep_dir: Path, job: Job) -> str:
             own = [
                 linked
                 for linked, source in job.links.items()
-                if stage_record(workdir, linked) != stage_record(sweep_dir / source, linked)
+                if stage_record(workdir, linked).get("fingerprint")
+                != stage_record(sweep_dir / source, linked).get("fingerprint")
             ]
             stale = workdir / (own or [stage])[0]
             return (

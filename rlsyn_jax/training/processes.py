@@ -18,7 +18,8 @@ from jax.experimental import multihost_utils
 _LAUNCHER_VARIABLES = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "TPU_WORKER_HOSTNAMES")
 # Named by hand where there is no launcher.
 _BY_HAND = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-# What jax has of the GPUs that this process may use.
+# GPUs that a launcher shows a process, and jax's fields of those that it may use.
+_SHOWN = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 _VISIBLE = ("jax_cuda_visible_devices", "jax_rocm_visible_devices")
 # Seconds that a process which ends waits for the others. One that failed alone ends them all then.
 _PATIENCE = 20
@@ -48,27 +49,29 @@ def join_processes() -> None:
             process_id=int(place),
             shutdown_timeout_seconds=_PATIENCE,
         )
+        _see_gpus()
         return
     for name in _LAUNCHER_VARIABLES:
         value = os.environ.get(name, "1")
         if value != "1" and not (name == "TPU_WORKER_HOSTNAMES" and "," not in value):
             jax.distributed.initialize(shutdown_timeout_seconds=_PATIENCE)
-            if _has_all_it_sees():
-                for field in _VISIBLE:
-                    jax.config.update(field, "all")
+            _see_gpus()
             return
 
 
-def _has_all_it_sees() -> bool:
-    """Whether a launcher's process has every GPU that it sees, which jax would share out.
+def _see_gpus() -> None:
+    """Gives a launcher's process every GPU that it sees, where they are its own.
 
-    jax gives each process the one GPU of its place among those of its host. That is not right where
-    there is one process a host, nor where the launcher shows each process its own GPU alone.
+    jax has left it the one of its place among the processes of its host. That is not right where
+    there is one process a host, nor where the launcher shows each process its own GPUs alone.
     """
     if "JAX_LOCAL_DEVICE_IDS" in os.environ:
-        return False
-    shown = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    return _processes_here() == 1 or (bool(shown) and "," not in shown)
+        return
+    shown = [os.environ.get(name, "") for name in _SHOWN]
+    own = "SLURM_GPUS_PER_TASK" in os.environ or any(ids and "," not in ids for ids in shown)
+    if own or _processes_here() == 1:
+        for field in _VISIBLE:
+            jax.config.update(field, "all")
 
 
 def _processes_here() -> int | None:

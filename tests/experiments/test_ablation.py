@@ -32,7 +32,7 @@ from study.design import (
 from study.gathering import Runs, decide
 from study.variations import ARMS_OF_VARIATIONS, OF_OTHER_PRIORS, VARIATIONS
 from sweeping.jobs import Job
-from sweeping.plan import Plan, write_plan
+from sweeping.plan import Plan, read_plan, write_plan
 from sweeping.python_files import load_base
 
 from rlsyn_jax import config as configuration
@@ -274,29 +274,54 @@ def test_results_of_targets_that_were_run_elsewhere_are_kept(workdir, tmp_path_f
         assert json.loads((results / "results.json").read_text()) == comparisons
 
 
-def test_comparisons_of_more_seeds_are_not_lost(workdir, tmp_path_factory, capsys):
+def test_results_of_more_seeds_are_not_lost(workdir, tmp_path_factory, capsys):
     results = tmp_path_factory.mktemp("results")
+    plan = read_plan(workdir / "lfw").cells | {"two": {"name": title(2, "random"), "seed": 0}}
+    write_run(workdir / "lfw" / "cells" / "two" / "evaluate", STARTS["random"], GAIN)
+    write_plan(plan_of(plan), workdir / "lfw")
     flags = [f"--workdir={workdir}", f"--results={results}", "--targets=lfw", "--gather"]
     ablation.main(flags)
     comparisons = json.loads((results / "results.json").read_text())
     for each in comparisons:
-        each["seeds"] += each["name"] == "reinforced against best of N"
+        if (each["name"], each["images"]) == ("reinforced against best of N", 1):
+            each["seeds"] += 1
     # One whose runs are gone.
     gone = [each | {"images": 3, "seeds": 1} for each in comparisons if each["holds"]]
     text = json.dumps(comparisons + gone[:1])
     (results / "results.json").write_text(text)
     tables = (results / "RESULTS.md").read_text()
-    with pytest.raises(SystemExit, match="nothing is written in") as refused:
-        ablation.main(flags)
-    assert refused.value.code.splitlines()[1:-1] == [
+    chart = results / "figures" / "gain_and_leakage_lfw.png"
+    chart.write_bytes(b"as it was")
+
+    def refused(*more):
+        with pytest.raises(SystemExit, match="1"):
+            ablation.main([*flags, *more])
+        assert (results / "results.json").read_text() == text
+        assert (results / "RESULTS.md").read_text() == tables
+        assert chart.read_bytes() == b"as it was"
+        first, *names, _ = capsys.readouterr().err.splitlines()
+        assert first.startswith(f"error: nothing is written in {results}, where these rest on")
+        return names
+
+    assert refused() == [
         "  lfw, 1 images, reinforced against best of N: 4 seeds, now 3",
         "  lfw, 3 images, the method against real images, from scratch: 1 seeds, now 0",
     ]
-    assert (results / "results.json").read_text() == text
-    assert (results / "RESULTS.md").read_text() == tables
+    (results / "results.json").write_text(text := json.dumps(comparisons[:1]))
+    # Settings that are not known leave no table.
+    (workdir / "lfw_settings").rename(workdir / "elsewhere")
+    assert refused() == [
+        "  lfw, headroom of 1 real images, random start: 1 seeds, now 0",
+        "  lfw, headroom of all real images, random start: 1 seeds, now 0",
+        "  lfw, table of 1 images, random start: 3 seeds, now 0",
+        "  lfw, table of 1 images, general start: 3 seeds, now 0",
+        "  lfw, table of 2 images, random start: 1 seeds, now 0",
+    ]
+    (workdir / "elsewhere").rename(workdir / "lfw_settings")
     ablation.main([*flags, "--replace"])
+    assert chart.read_bytes().startswith(b"\x89PNG")
     seeds = {each["seeds"] for each in json.loads((results / "results.json").read_text())}
-    assert seeds == {3} and (results / "RESULTS.md").read_text() == tables
+    assert seeds == {1, 3} and (results / "RESULTS.md").read_text() == tables
 
 
 def test_what_was_written_by_other_rules_is_decided_anew(workdir):

@@ -70,7 +70,11 @@ def test_the_chart_is_drawn_and_shown(tmp_path, monkeypatch):
 
     monkeypatch.setattr(leakage, "draw", keep)
     choice = Choice("the default rate", "affine")
-    lines = [*ablation.leakage_chart("omniglot", Written(), choice.baseline, tmp_path)]
+    charts: list = []
+    lines = [*ablation.leakage_chart("omniglot", Written(), choice.baseline, tmp_path, charts)]
+    assert not any(tmp_path.iterdir())
+    for chart in charts:
+        chart()
     assert lines[-1].endswith("(figures/gain_and_leakage_omniglot.png)")
     *_, arms, curve = drawn["parts"]
     assert [each.label for each in arms] == ["real_reinforced"]
