@@ -50,7 +50,8 @@ from study.design import (
     headroom_title,
     names_of_cells,
     title,
-    variations_of,
+    trained_variations,
+    variation_title,
 )
 from study.gathering import Runs, arm_rows, best_arm, best_mean, choose, decide
 from study.variations import IMAGES_OF_VARIATIONS, VARIATIONS
@@ -312,7 +313,8 @@ def tables(
         cell, baseline = title(images, start, longer=longer), choices[start].baseline
         yield from _table(name, cell, cell, runs.named(cell), baseline, workdir)
     baseline = choices["random"].baseline
-    for change in variations_of(_TARGETS[name]):
+    for varied, longer in trained_variations(_TARGETS[name]):
+        change = variation_title(varied, longer=longer)
         heading = f"{change} ({title(IMAGES_OF_VARIATIONS, 'random')})"
         yield from _table(name, change, heading, runs.named(change), baseline, workdir)
     yield from leakage_chart(name, runs, baseline, results, charts)

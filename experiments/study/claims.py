@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from study.design import EQUAL_INFORMATION, REAL_ONLY, title
+from study.design import EQUAL_INFORMATION, REAL_ONLY, title, variation_title
 from study.variations import IMAGES_OF_VARIATIONS
 
 # Points, the published gain on Market-1501 (arXiv 2604.07884, table 2).
@@ -50,7 +50,9 @@ class Comparison:
         """Returns the names of the arm's and of the baselines' cells; None where there are none."""
         if self.variation and images != IMAGES_OF_VARIATIONS:
             return None
-        of_arm = self.variation or title(images, self.start, longer=self.longer)
+        of_arm = title(images, self.start, longer=self.longer)
+        if self.variation:
+            of_arm = variation_title(self.variation, longer=self.longer)
         trainings = (True, False) if self.longer else (False,)
         return of_arm, tuple(
             title(images, self.baseline_start, longer=longer) for longer in trainings
@@ -94,12 +96,7 @@ _UNVARIED = (
         "random",
     ),
 )
-COMPARISONS = (
-    *_UNVARIED,
-    *(
-        dataclasses.replace(comparison, name=f"{comparison.name}; longer training", longer=True)
-        for comparison in _UNVARIED
-    ),
+_OF_THE_PRIORS_PEOPLE = (
     Comparison(
         "the method with the prior's people, against real images, from scratch",
         "real_prior_reinforced_selected",
@@ -118,6 +115,31 @@ COMPARISONS = (
         0.0,
         "the prior's people, as classes",
     ),
+    # No image of the target's people is made for it: nothing of theirs is given away.
+    Comparison(
+        "the prior's people alone, against real images, from scratch",
+        "real_prior",
+        "random",
+        REAL_ONLY,
+        "random",
+        GOAL,
+        "the prior's people, as classes",
+    ),
+)
+
+
+def _longer(comparisons: tuple[Comparison, ...]) -> tuple[Comparison, ...]:
+    return tuple(
+        dataclasses.replace(comparison, name=f"{comparison.name}; longer training", longer=True)
+        for comparison in comparisons
+    )
+
+
+COMPARISONS = (
+    *_UNVARIED,
+    *_longer(_UNVARIED),
+    *_OF_THE_PRIORS_PEOPLE,
+    *_longer(_OF_THE_PRIORS_PEOPLE),
     Comparison(
         "the method with a longer prior's people, against real images, from scratch",
         "real_prior_reinforced_selected",

@@ -26,6 +26,7 @@ from study.variations import (
     OF_OTHER_PRIORS,
     VARIATIONS,
     VARIED_ARMS,
+    VARIED_LONGER,
 )
 
 MEASURES = {"open_map": "mAP, unseen identities", "closed_rank1": "rank-1, enrolled identities"}
@@ -348,13 +349,25 @@ def cells(
             made.append({"name": name, "seed": seed, **common, **fields})
     # Claims come first: what explains them is of no use before they are decided.
     for seed in range(seeds):
-        for name, changes in variations_of(target).items():
+        for (name, longer), changes in trained_variations(target).items():
             fields = {"split.train_images": IMAGES_OF_VARIATIONS, "recognize.start": "random"}
             arms = (*ARMS_OF_VARIATIONS.get(name, VARIED_ARMS), choices["random"].baseline)
             fields |= {"recognize.arms": tuple(dict.fromkeys(arms)), "recognize.random_start": ()}
             fields |= choices["random"].fields(target)
+            fields["recognize.steps"] *= target.trainings[longer]
+            name = variation_title(name, longer=longer)
             made.append({"name": name, "seed": seed, **common, **fields, **changes})
     return made
+
+
+def trained_variations(target: Target) -> dict[tuple[str, bool], dict[str, Any]]:
+    """Returns a target's variations by name and whether recognisers train longer."""
+    return {
+        (name, longer): changes
+        for name, changes in variations_of(target).items()
+        for longer in target.trainings
+        if not longer or name in VARIED_LONGER
+    }
 
 
 def variations_of(target: Target) -> dict[str, dict[str, Any]]:
@@ -421,7 +434,8 @@ def names_of_cells(target: Target) -> set[str]:
         for start in CHOOSERS
         for setting in target.settings
     }
-    return names | set(variations_of(target))
+    varied = {variation_title(name, longer=longer) for name, longer in trained_variations(target)}
+    return names | varied
 
 
 def headroom_title(images: int, start: str, setting: str) -> str:
@@ -436,4 +450,9 @@ def title(images: int, start: str, *, longer: bool = False) -> str:
         images, start: of the cells.
         longer: whether recognisers make more updates than were chosen for real images.
     """
-    return f"{images or 'all'} images, {start} start" + (", longer training" if longer else "")
+    return variation_title(f"{images or 'all'} images, {start} start", longer=longer)
+
+
+def variation_title(name: str, *, longer: bool = False) -> str:
+    """Returns the name of the cells of a variation, by either training."""
+    return name + (", longer training" if longer else "")

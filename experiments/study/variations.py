@@ -94,6 +94,8 @@ ARMS_OF_VARIATIONS = {
     ),
 }
 
+# What recognisers learn more from than from real images, they also learn from for longer.
+VARIED_LONGER = ("the prior's people, as classes",)
 
 # What the configs of handwriting, of faces in the wild and of the others have already.
 OF_HANDWRITING = ("through the steps", "strength 0.85")

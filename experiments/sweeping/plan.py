@@ -15,6 +15,7 @@ from rlsyn_jax.training.atomic_files import write_json
 from sweeping.cells import Cell, SweepError, read_cells
 from sweeping.jobs import Job, PlannedCell, make_jobs
 from sweeping.name_patterns import is_like, unmatched
+from sweeping.python_files import load_base
 
 _FILE = "sweep.json"
 
@@ -107,7 +108,7 @@ def _plan(path: str, sweep_dir: Path) -> Plan:
     fields = list(dict.fromkeys(field for cell in cells for field in cell.changes))
     return Plan(
         base=base,
-        title=cells[0].config.name,
+        title=load_base(base)[1].name,
         cells={
             cell.name: {field: configuration.field(cell.config, field) for field in fields}
             for cell in cells

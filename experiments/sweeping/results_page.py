@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ CHARTS = {
     ("synthetic", "identity_accuracy"): "right person in the samples (%)",
 }
 _SHARES_BUT = ("frechet_distance",)
+_LABEL_WIDTH = 36  # Characters of a line of a cell's name beside its dots.
+# Values of a field that can be told apart below an axis: so many, of so many characters.
+_MOST_VALUES, _LONGEST_VALUE = 12, 20
 
 
 def render_results(plan: Plan, rows: Sequence[Mapping], states: Mapping[str, Mapping]) -> str:
@@ -58,9 +62,15 @@ def render_results(plan: Plan, rows: Sequence[Mapping], states: Mapping[str, Map
                 "charts": [_field_chart(rows, chart, field) for chart in charts],
             }
             for field in varied
-            if rows and field != "seed"
+            if rows and field != "seed" and _can_be_read([row[field] for row in rows])
         ],
     )
+
+
+def _can_be_read(values: Sequence) -> bool:
+    """Whether a field's values have room below an axis; the table has all of them."""
+    texts = set(map(str, values))
+    return len(texts) <= _MOST_VALUES and max(map(len, texts)) <= _LONGEST_VALUE
 
 
 def _is(row: Mapping, split: str, measure: str) -> bool:
@@ -95,8 +105,10 @@ def _cells_chart(plan: Plan, rows: Sequence[Mapping], chart: tuple[str, str]) ->
     own, scale = [row for row in rows if _is(row, *chart)], _scale(chart)
     arms = _arms(own)
     names = [name for name in plan.cells if any(row["cell"] == name for row in own)]
+    labels = [textwrap.fill(name, _LABEL_WIDTH) for name in names]
+    lines = 1 + max(label.count("\n") for label in labels)
     with matplotlib.rc_context(STYLE):
-        height = 0.9 + len(names) * (0.16 + 0.11 * len(arms))
+        height = 0.9 + len(names) * max(0.16 + 0.11 * len(arms), 0.2 * lines)
         figure = Figure(figsize=(8.6, height), layout="constrained")
         axes = figure.subplots()
         for number, arm in enumerate(arms):
@@ -109,7 +121,7 @@ def _cells_chart(plan: Plan, rows: Sequence[Mapping], chart: tuple[str, str]) ->
                 axes.plot(ends, [place, place], color=color, linewidth=1.6, alpha=0.5)
                 axes.plot(scale * row["mean"], place, "o", color=color, markersize=4.5, label=label)
                 label = None
-        axes.set_yticks(range(len(names)), names[::-1])
+        axes.set_yticks(range(len(names)), labels[::-1])
         axes.set_ylim(-0.6, len(names) - 0.4)
         axes.grid(axis="x")
         axes.set_axisbelow(True)

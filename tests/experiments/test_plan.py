@@ -18,6 +18,11 @@ def test_seeds_find_one_prior_and_reports_tell_their_cell(tiny_sweep, tmp_path):
     assert second.changes["name"] == "Quickstart, shrunken: seed=1"
 
 
+def test_a_sweep_is_called_as_its_base_is(tiny_sweep, tmp_path):
+    plan = _plan(str(tiny_sweep('hyper.sweep("name", ["a", "b"])', seed=1)), tmp_path)
+    assert plan.title == "Quickstart, shrunken"
+
+
 def test_a_prior_that_is_not_trained_is_not_kept(tiny_sweep, tmp_path):
     path = tiny_sweep("hyper.seeds(2)", **{"pretrain.source": "some/checkpoint"})
     plan = _plan(str(path), tmp_path)

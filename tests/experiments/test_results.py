@@ -113,6 +113,26 @@ def test_cells_may_have_other_arms(tmp_path):
     assert "2 of 2 cells are complete." in page
 
 
+@pytest.mark.filterwarnings("error")
+def test_many_cells_of_long_names_have_charts_that_can_be_read(tmp_path):
+    names = [
+        f"name={number}-images-random-start,arms={'real+' * 10}{number:02}" for number in range(30)
+    ]
+    plan = plan_of(
+        "title", {name: {"name": name, "seed": number} for number, name in enumerate(names)}
+    )
+    for name in names:
+        workdir = tmp_path / "cells" / name
+        for stage in ("evaluate", "report"):
+            (workdir / stage).mkdir(parents=True)
+            (workdir / stage / "stage.json").write_text(COMPLETE)
+        (workdir / "evaluate" / "metrics.json").write_text(json.dumps(metrics({"real": 0.7})))
+    page = write_results(plan, tmp_path, {}).read_text()
+    assert "30 of 30 cells are complete." in page
+    # By cell alone: thirty names have no room below an axis.
+    assert len(re.findall(r'<img src="data:image/svg', page)) == 2
+
+
 def test_a_sweep_that_has_nothing_yet_has_a_page(tmp_path):
     plan = plan_of("title", {"seed=0": {"seed": 0}, "seed=1": {"seed": 1}})
     (tmp_path / "logs").mkdir()
