@@ -115,7 +115,7 @@ _OF_THE_PRIORS_PEOPLE = (
         0.0,
         "the prior's people, as classes",
     ),
-    # No image of the target's people is made for it: nothing of theirs is given away.
+    # No image of the target's people is made for it: what is published shows none of them.
     Comparison(
         "the prior's people alone, against real images, from scratch",
         "real_prior",
