@@ -54,6 +54,7 @@ from study.design import (
     variation_title,
 )
 from study.gathering import Runs, arm_rows, best_arm, best_mean, choose, decide
+from study.samples import compare_sets, samples_table
 from study.variations import IMAGES_OF_VARIATIONS, VARIATIONS
 from study.written_results import (
     COMPARISONS_FILE,
@@ -87,6 +88,14 @@ _ABOUT = (
     "N, which was asked when runs of it were known. Longer training is so many times the updates",
     "that were chosen for real images; who trains so is compared with the best of those who do and",
     "of those who do not.",
+    "",
+)
+_ABOUT_SAMPLES = (
+    "And what reinforcement does to samples, before anybody trains on them, by measures in which",
+    "no reward has a part: changes in points, of distances as they are, with 95 % intervals by",
+    "Student's t over seeds; as seeds share people, they may be a little narrow. It was asked when",
+    "the runs were known, so that nothing of it is a claim. Fewer near copies and a smaller",
+    "distance are better.",
     "",
 )
 _ABOUT_TABLES = (
@@ -135,7 +144,7 @@ def main(arguments: list[str]) -> None:
         if any((workdir / f"{name}{part}" / "sweep.json").exists() for part in ("", "_headroom")):
             runs = Runs(workdir / name)
             gathered.add(name)
-            claims += compare(name, runs)
+            claims += [*compare(name, runs), *compare_samples(name, runs)]
             sections[name] = [*tables(name, runs, workdir, results, charts), ""]
         else:
             claims += [claim for claim in written.comparisons if claim["data"] == name]
@@ -150,7 +159,10 @@ def main(arguments: list[str]) -> None:
     else:
         write_json(results / COMPARISONS_FILE, claims)
         lines = [line for name in _TARGETS for line in sections.get(name, [])]
-        lines = ["# Results", "", *_ABOUT, *decisions_table(claims), "", *_ABOUT_TABLES, "", *lines]
+        decided = [*decisions_table(claims), ""]
+        if samples := [*samples_table(claims)]:
+            decided += [*_ABOUT_SAMPLES, *samples, ""]
+        lines = ["# Results", "", *_ABOUT, *decided, *_ABOUT_TABLES, "", *lines]
         write_text(results / TABLES_FILE, "\n".join(lines) + "\n")
         for draw in charts:
             draw()
@@ -252,6 +264,21 @@ def compare(name: str, runs: Runs) -> Iterator[dict]:
                 }
 
 
+def compare_samples(name: str, runs: Runs) -> Iterator[dict]:
+    """Yields every comparison of the sets of samples of a target whose runs are there."""
+    for images in _TARGETS[name].images:
+        cell = title(images, "random")
+        found = runs.named(cell)
+        for compared in compare_sets([*found.values()]):
+            yield {
+                "data": name,
+                "images": images or "all",
+                **compared,
+                "claimed": False,
+                "command": command_of(name, found, [cell]),
+            }
+
+
 def command_of(name: str, seeds: Iterable[int], headings: Iterable[str]) -> str:
     """Returns what makes the runs of some seeds that have some headings."""
     command = f"python experiments/ablation.py --workdir=DIR --data=FOLDER --targets={name}"
@@ -336,20 +363,23 @@ def leakage_chart(
     arms = leakage.arms_of(unvaried, baseline)
     if not arms:
         return
+    longer = runs.named(title(IMAGES_OF_VARIATIONS, "random", longer=True))
     config = load_base(str(_HERE.parent / _TARGETS[name].base))[1]
     varied = {config.synthesize.strength: unvaried} | {
         VARIATIONS[change][leakage.STRENGTH]: [*runs.named(change).values()]
         for change in _TARGETS[name].variations
         if leakage.varies_strength(change)
     }
+    heading = f"{name}, {title(IMAGES_OF_VARIATIONS, 'random')}: {len(unvaried)} seeds"
     file = f"figures/gain_and_leakage_{name}.png"
     draw = functools.partial(
         leakage.draw,
         results / file,
-        f"{name}, 2 images, random start: {len(unvaried)} seeds",
+        heading + (f", longer training {len(longer)}" if longer else ""),
         baseline,
         arms,
         leakage.curve_of(varied, baseline),
+        longer=leakage.arms_of([*longer.values()], baseline),
         held_out=100 * config.privacy.quantile,
     )
     charts.append(draw)

@@ -13,7 +13,7 @@ def decisions_table(comparisons: Sequence[dict[str, Any]], least_seeds: int = 1)
     """Yields the lines of a table of comparisons, a row for all measures of one.
 
     Args:
-        comparisons: as in results.json.
+        comparisons: as in results.json; those of sets of samples are passed over.
         least_seeds: number of seeds of a row that is shown.
 
     Yields:
@@ -27,7 +27,7 @@ def decisions_table(comparisons: Sequence[dict[str, Any]], least_seeds: int = 1)
     targets = list(dict.fromkeys(found["data"] for found in comparisons))
     rows: dict[tuple, dict[str, dict[str, Any]]] = {}
     for found in comparisons:
-        if found["seeds"] >= least_seeds:
+        if found["name"] in asked and found["seeds"] >= least_seeds:
             # All images are more than any number of them.
             images = float("inf") if found["images"] == "all" else found["images"]
             place = targets.index(found["data"]), images, asked.index(found["name"])

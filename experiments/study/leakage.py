@@ -10,6 +10,7 @@ from typing import NamedTuple
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.transforms import ScaledTranslation
 
 from rlsyn_jax.report.figures import COLORS, INK, MUTED, STYLE
 from rlsyn_jax.training.atomic_files import write_bytes
@@ -89,6 +90,7 @@ def draw(
     arms: Sequence[Point],
     curve: Sequence[Point],
     *,
+    longer: Sequence[Point] = (),
     held_out: float,
 ) -> None:
     """Draws gain against leakage, a panel a measure, as a PNG.
@@ -99,6 +101,8 @@ def draw(
         baseline: arm that gains are measured from.
         arms: as of `arms_of`.
         curve: as of `curve_of`; drawn where it has two points.
+        longer: as `arms`, of recognisers that train for longer on the same samples; drawn beside
+            them, hollow.
         held_out: percent of held-out images that are as near to training images.
     """
     with matplotlib.rc_context(STYLE):
@@ -117,8 +121,12 @@ def draw(
                     place = each.leaked, each.gains[measure]["low"]
                     away = {"xytext": (0, -10), "textcoords": "offset points", "ha": "center"}
                     axes.annotate(each.label, place, **away, fontsize=7, color=INK)
-            for each, color in zip(arms, COLORS):
-                _mark(axes, each, measure, color, label=each.label)
+            colors = dict(zip(ARMS, COLORS))
+            for each in arms:
+                _mark(axes, each, measure, colors[each.label], label=each.label)
+            for each in longer:
+                label = f"{each.label}, longer training"
+                _mark(axes, each, measure, colors[each.label], label=label, hollow=True)
             axes.margins(x=0.08, y=0.12)
             axes.set_title(name)
             axes.set_xlabel(f"{LEAKAGE.removesuffix(', %')} of training images, % of samples")
@@ -133,7 +141,16 @@ def draw(
     write_bytes(path, sink.getvalue())
 
 
-def _mark(axes, each: Point, measure: str, color: str, label: str | None = None) -> None:
-    gain = each.gains[measure]
-    axes.plot([each.leaked] * 2, [gain["low"], gain["high"]], color=color, alpha=0.6, linewidth=1.5)
-    axes.plot(each.leaked, gain["difference"], "o", color=color, markersize=6, label=label)
+def _mark(
+    axes, each: Point, measure: str, color: str, label: str | None = None, hollow: bool = False
+) -> None:
+    gain, place = each.gains[measure], axes.transData
+    if hollow:
+        # Where the same samples stand already.
+        place = place + ScaledTranslation(8 / 72, 0, axes.figure.dpi_scale_trans)
+    ends = [gain["low"], gain["high"]]
+    axes.plot([each.leaked] * 2, ends, color=color, alpha=0.6, linewidth=1.5, transform=place)
+    style = {"markersize": 6, "markerfacecolor": "white" if hollow else color, "label": label}
+    axes.plot(each.leaked, gain["difference"], "o", color=color, transform=place, **style)
+    # What is drawn off its place does not move the limits of the axes.
+    axes.update_datalim([(each.leaked, end) for end in ends])

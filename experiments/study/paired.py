@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import stats
 
 
 class Difference(NamedTuple):
@@ -93,6 +94,32 @@ def paired_difference(
     totals = np.nanmean(chosen, axis=1)
     low, high = np.quantile(totals, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Difference(float(means.mean()), float(low), float(high), len(pairs))
+
+
+def difference_of_runs(
+    values: Sequence[float], baselines: Sequence[float], *, confidence: float = 0.95
+) -> Difference:
+    """Returns the mean difference of two figures, paired by run, and its interval by Student's t.
+
+    For what a run has one figure of. Of five such figures a percentile bootstrap's intervals of
+    95 % hold the truth in 84 %, where they are normal.
+
+    Args:
+        values, baselines: of each run, in the same order; two at least.
+        confidence: in (0, 1).
+
+    Raises:
+        ValueError: there are fewer than two runs, or not as many baselines.
+    """
+    if len(values) < 2 or len(values) != len(baselines):
+        raise ValueError(
+            f"{len(values)} and {len(baselines)} figures: an interval takes two runs or more, and "
+            f"both figures of each"
+        )
+    differences = np.asarray(values, np.float64) - np.asarray(baselines, np.float64)
+    mean, runs = float(differences.mean()), len(differences)
+    half = stats.t.ppf((1 + confidence) / 2, runs - 1) * differences.std(ddof=1) / runs**0.5
+    return Difference(mean, mean - float(half), mean + float(half), runs)
 
 
 def person_means(

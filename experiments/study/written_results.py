@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from study.claims import CLAIMED, COMPARISONS, SEEDS_OF_A_CLAIM
 from study.gathering import holds
+from study.samples import COMPARED_SETS, is_better
 
 COMPARISONS_FILE = "results.json"
 TABLES_FILE = "RESULTS.md"
@@ -48,18 +49,19 @@ def read_results(folder: Path, targets: Collection[str]) -> WrittenResults:
     if (folder / COMPARISONS_FILE).exists():
         comparisons = json.loads((folder / COMPARISONS_FILE).read_text())
     for found in comparisons:
-        if found["name"] not in _ASKED:
+        if found["name"] not in _ASKED and found["name"] not in COMPARED_SETS:
             raise ValueError(
                 f"{folder / COMPARISONS_FILE} has a comparison {found['name']!r}, which "
-                f"study/claims.py has not; rename it there, or name another folder"
+                f"study/claims.py and samples.py have not; rename it there, or name another folder"
             )
         if found["data"] not in targets:
             raise ValueError(
                 f"{folder / COMPARISONS_FILE} has data {found['data']!r}; the study's are "
                 f"{', '.join(targets)}; rename it there, or name another folder"
             )
-        found["holds"] = holds(_ASKED[found["name"]], found)
-        found["claimed"] = is_claimed(found["data"], found["seeds"])
+        of_recognisers = _ASKED.get(found["name"])
+        found["holds"] = holds(of_recognisers, found) if of_recognisers else is_better(found)
+        found["claimed"] = bool(of_recognisers) and is_claimed(found["data"], found["seeds"])
     if (folder / TABLES_FILE).exists():
         lines = None
         for line in (folder / TABLES_FILE).read_text().splitlines():

@@ -30,6 +30,7 @@ from study.design import (
     title,
 )
 from study.gathering import Runs, decide
+from study.samples import COMPARED_SETS
 from study.variations import ARMS_OF_VARIATIONS, OF_OTHER_PRIORS, VARIATIONS
 from sweeping.jobs import Job
 from sweeping.plan import Plan, read_plan, write_plan
@@ -40,9 +41,14 @@ from rlsyn_jax.config_checks import validate
 
 ROOT = Path(__file__).parents[2]
 
-# Of what metrics.json has; the set "best_of" was not measured.
+# Of what metrics.json has; the set "best_of" was not measured, and copies of one were not counted.
 SETS = {
     "synthetic": {
+        "cold_start": {
+            "identity_accuracy": {"mean": 0.5},
+            "frechet_distance": {"mean": 0.2},
+            "recall": {"mean": 0.5},
+        },
         "reinforced": {
             "identity_accuracy": {"mean": 0.875},
             "frechet_distance": {"mean": 0.1234},
@@ -183,7 +189,13 @@ def test_claims_hold_where_mean_and_interval_say_so(workdir):
     ablation.main([f"--workdir={workdir}", "--targets=lfw", "--gather"])
     results = json.loads((workdir / "results.json").read_text())
     # One number of images is complete, and nothing that trained longer.
-    assert len(results) == len(OF_ONE_TRAINING) * len(MEASURES)
+    of_samples = [result for result in results if result["name"] in COMPARED_SETS]
+    assert len(results) == len(OF_ONE_TRAINING) * len(MEASURES) + len(of_samples)
+    assert [(each["measure"], each["difference"], each["holds"]) for each in of_samples] == [
+        ("right identity, %", 37.5, True),
+        ("Frechet distance", -0.0766, True),
+        ("recall, %", 0.0, False),
+    ]
     found = {result["name"]: result for result in results if result["measure"] == "open_map"}
     scratch = found["the method against real images, from scratch"]
     assert scratch["baseline"] == "real_affine" and scratch["holds"]
@@ -194,6 +206,8 @@ def test_claims_hold_where_mean_and_interval_say_so(workdir):
     assert found["reinforced against best of N"]["difference"] == pytest.approx(5.0)
     page = (workdir / "RESULTS.md").read_text()
     assert "### 1 images, random start: 3 seeds" in page and "2 images" not in page
+    first = "| lfw, 1 | reinforced against cold start | 3 | +38 (38 to 38) | -0.08 (-0.08 to -0.08)"
+    assert f"\n{first} | +0 (0 to 0) |  |  |\n" in page
     assert "| 1 | random | 1 | 30.9 (real) | 30.9 (real) |\n" in page
     assert "| all | random | 1 | 61.0 (real_erasing) | 61.0 (real_erasing) |\n" in page
     assert "| 2 | random |" not in page
@@ -202,6 +216,10 @@ def test_claims_hold_where_mean_and_interval_say_so(workdir):
     only = f"--only={shlex.quote(title(1, 'random'))}"
     assert f"\n`{command} --seeds=3 {only}`: 3.0 hours\n" in page
     assert scratch["command"] == f"{command} --seeds=3 {only}"
+    assert {each["command"] for each in of_samples} == {scratch["command"]}
+    assert {(each["data"], each["images"], each["claimed"]) for each in of_samples} == {
+        ("lfw", 1, False)
+    }
     more = [
         shlex.quote(headroom_title(images, "random", "CosFace, twice the rate"))
         for images in (1, 0)
@@ -353,7 +371,9 @@ def test_five_seeds_are_a_claim(tmp_path):
     write_plan(plan_of(plan), tmp_path / "lfw")
     ablation.main([f"--workdir={tmp_path}", "--targets=lfw", "--gather"])
     results = json.loads((tmp_path / "results.json").read_text())
-    assert all(result["claimed"] and result["seeds"] == 5 for result in results)
+    assert all(result["seeds"] == 5 for result in results)
+    # What was asked of samples when runs of them were known never is.
+    assert {r["name"] for r in results if r["claimed"]} == {c.name for c in OF_ONE_TRAINING}
 
 
 def test_results_are_written_where_settings_are_not_known(workdir):

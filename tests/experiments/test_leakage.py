@@ -56,10 +56,12 @@ def test_the_chart_is_drawn_and_shown(tmp_path, monkeypatch):
     class Written:
         def named(self, name):
             shares = {"2 images, random start": 0.2, "strength 0.7": 0.4, "strength 0.5": 0.6}
-            if name not in shares:
+            longer = name.endswith(", longer training")
+            share = shares.get(name.removesuffix(", longer training"))
+            if not share or longer and name.startswith("strength"):
                 return {}
-            gain = {"real_reinforced": shares[name] / 10}
-            return {0: run_of({"reinforced": shares[name]}, gain)}
+            gain = {"real_reinforced": share / 10 + 0.04 * longer}
+            return {0: run_of({"reinforced": share}, gain)}
 
     drawn = {}
     draw = leakage.draw
@@ -76,8 +78,12 @@ def test_the_chart_is_drawn_and_shown(tmp_path, monkeypatch):
     for chart in charts:
         chart()
     assert lines[-1].endswith("(figures/gain_and_leakage_omniglot.png)")
-    *_, arms, curve = drawn["parts"]
+    _, heading, _, arms, curve = drawn["parts"]
+    assert heading == "omniglot, 2 images, random start: 1 seeds, longer training 1"
     assert [each.label for each in arms] == ["real_reinforced"]
+    (longer,) = drawn["longer"]
+    assert (longer.label, longer.leaked) == ("real_reinforced", pytest.approx(20))
+    assert longer.gains["open_map"]["difference"] == pytest.approx(6)
     assert [each.label for each in curve] == ["0.5 (1)", "0.7 (1)", "0.85 (1)"]
     assert drawn["held_out"] == pytest.approx(5)
     image = np.asarray(Image.open(tmp_path / "figures/gain_and_leakage_omniglot.png"))

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from study.paired import paired_difference
+from scipy import stats
+from study.paired import difference_of_runs, paired_difference
 
 
 def make_run(values, weights=None):
@@ -91,3 +92,16 @@ def test_what_is_missing_is_named(arm, measure, message):
     run = make_run({"real": {"a": [0.2]}, "more": {"a": [0.3]}})
     with pytest.raises(ValueError, match=message):
         paired_difference([run], arm, "real", measure)
+
+
+def test_figures_of_runs_have_the_interval_of_a_paired_t_test():
+    values, baselines = np.random.default_rng(0).normal([[1.0], [0.5]], 0.3, size=(2, 5))
+    found = difference_of_runs(values, baselines)
+    expected = stats.ttest_rel(values, baselines).confidence_interval(0.95)
+    assert found.mean == pytest.approx((values - baselines).mean()) and found.runs == 5
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    for too_few in (values[:1], values[:0]):
+        with pytest.raises(ValueError, match="two runs or more"):
+            difference_of_runs(too_few, baselines[: len(too_few)])
+    with pytest.raises(ValueError, match="5 and 4 figures"):
+        difference_of_runs(values, baselines[:4])

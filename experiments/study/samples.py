@@ -1,0 +1,102 @@
+"""What reinforcement does to samples, by measures in which no reward has a part.
+
+Recognisers of real images and samples are compared in claims.py. Here sets of samples are, before
+anybody trains on them. It was asked when the runs of faces of 400 updates were known, so that
+nothing of it is a claim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from study.design import SET_MEASURES
+from study.gathering import figure_of_set
+from study.paired import Difference, difference_of_runs
+
+# What is asked -> the arms whose sets are compared.
+COMPARED_SETS = {
+    "samples, reinforced against cold start": ("real_reinforced", "real_cold_start"),
+    "samples, reinforced against best of N": ("real_reinforced", "real_best_of"),
+}
+# Nearer to real images, fewer copies; of the others, more is better.
+_LESS_IS_BETTER = (
+    "Frechet distance",
+    "near copies by pixels, %",
+    "near copies by the judge, %",
+)
+
+
+def compare_sets(runs: Sequence[dict]) -> Iterator[dict[str, Any]]:
+    """Yields every comparison of the sets of some runs.
+
+    Args:
+        runs: of one cell's name, by seed, with content of metrics.json as "metrics".
+
+    Yields:
+        {"name", "measure", "arm", "baseline", "difference", "low", "high", "seeds", "holds"}, of
+        shares in points. It holds where the interval lies on the better side of 0. Measures that a
+        run lacks are left out, and all where there is one run, which has no interval.
+    """
+    for name, (arm, baseline) in COMPARED_SETS.items():
+        for measure, path in SET_MEASURES.items():
+            values, others = (
+                [figure_of_set(run["metrics"], each, path) for run in runs]
+                for each in (arm, baseline)
+            )
+            if len(runs) < 2 or None in values + others:
+                continue
+            found = _stated(difference_of_runs(values, others), measure)
+            stated = {"name": name, "measure": measure, "arm": arm, "baseline": baseline, **found}
+            yield stated | {"holds": is_better(stated)}
+
+
+def is_better(found: Mapping[str, Any]) -> bool:
+    """Returns whether the interval of a comparison, as it is published, lies on the better side."""
+    return found["high"] < 0 if found["measure"] in _LESS_IS_BETTER else found["low"] > 0
+
+
+def samples_table(comparisons: Sequence[Mapping[str, Any]], least_seeds: int = 2) -> Iterator[str]:
+    """Yields the lines of a table of compared sets, a row for all measures of one.
+
+    Args:
+        comparisons: as in results.json; those of recognisers are passed over.
+        least_seeds: number of seeds of a row that is shown.
+
+    Yields:
+        Markdown: data and number of training images an identity, what is compared, seeds, and the
+        differences with their intervals. Nothing, where there is no row.
+    """
+    rows: dict[tuple, dict[str, Mapping[str, Any]]] = {}
+    targets = list(dict.fromkeys(found["data"] for found in comparisons))
+    asked = [*COMPARED_SETS]
+    for found in comparisons:
+        if found["name"] in COMPARED_SETS and found["seeds"] >= least_seeds:
+            images = float("inf") if found["images"] == "all" else found["images"]
+            place = targets.index(found["data"]), images, asked.index(found["name"])
+            rows.setdefault(place, {})[found["measure"]] = found
+    if rows:
+        yield f"| data, images | compared | seeds | {' | '.join(SET_MEASURES)} |"
+        yield "| --- | --- | --- |" + " --- |" * len(SET_MEASURES)
+    for _, measured in sorted(rows.items()):
+        found = next(iter(measured.values()))
+        texts = (_text(measured.get(measure)) for measure in SET_MEASURES)
+        yield (
+            f"| {found['data']}, {found['images']} | {found['name'].removeprefix('samples, ')} "
+            f"| {found['seeds']} | {' | '.join(texts)} |"
+        )
+
+
+def _stated(found: Difference, measure: str) -> dict[str, Any]:
+    # Shares in hundredths of a point, distances in ten thousandths.
+    scale, digits = (100, 2) if "%" in measure else (1, 4)
+    mean, low, high = (round(scale * part, digits) for part in found[:3])
+    return {"difference": mean, "low": low, "high": high, "seeds": found.runs}
+
+
+def _text(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return ""
+    digits = 0 if "%" in found["measure"] else 2
+    low, high = (f"{found[part]:.{digits}f}" for part in ("low", "high"))
+    return f"{found['difference']:+.{digits}f} ({low} to {high})"
