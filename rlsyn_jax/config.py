@@ -108,7 +108,8 @@ def default_config() -> ConfigDict:
     # Of a prior that is trained here: learnt (a row of each general person's own) | appearance
     # (told, by a linear map, from the embedding of another image of the person or, with flip, of
     # its mirror image, or the same where there is one; for adapt.class_rows = embedding, which then
-    # tells those of new people in the same way).
+    # tells those of new people in the same way) | shared (one row of all: the prior is not told who
+    # is in an image).
     config.pretrain.class_rows = "learnt"
     config.pretrain.appearance_noise = 0.5  # Largest norm of noise on such a unit embedding.
     config.pretrain.source = "train"  # train | shipped | a folder with a generator checkpoint.

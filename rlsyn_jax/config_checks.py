@@ -105,7 +105,7 @@ _CHOICES = {
     "generator.prediction_type": ("v", "epsilon"),
     "pretrain.optimizer": ("adamw", "muon"),
     "adapt.optimizer": ("adamw", "muon"),
-    "pretrain.class_rows": ("learnt", "appearance"),
+    "pretrain.class_rows": ("learnt", "appearance", "shared"),
     "pretrain.decay": ("constant", "linear", "cosine"),
     "pretrain.weighting": ("min_snr", "uniform"),
     "adapt.decay": ("constant", "linear", "cosine"),
@@ -212,6 +212,12 @@ def validate(config: ConfigDict) -> None:
         "'learnt' where pretrain.source is not 'train': a checkpoint has rows, and not how looks "
         "tell them; pretrain.cache shares a prior with all it learnt",
     )
+    if config.pretrain.class_rows == "shared":
+        rule = "with pretrain.class_rows 'shared', by which the prior knows nobody"
+        apart = config.adapt.class_rows != "embedding"
+        require(apart, "adapt.class_rows", f"'mean' or another {rule}")
+        none = config.synthesize.prior_identities == 0
+        require(none, "synthesize.prior_identities", f"0 {rule}")
     width, heads = config.generator.width, config.generator.num_heads
     require(width % 4 == 0, "generator.width", "divisible by 4")
     require(width % heads == 0, "generator.width", f"divisible by generator.num_heads ({heads})")

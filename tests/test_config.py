@@ -279,6 +279,9 @@ def test_no_choice_may_be_unknown(path):
         ),
         ("recognize.image_width", 8, []),
         ("pretrain.class_rows", "appearance", [("pretrain.source", "weights")]),
+        ("pretrain.class_rows", "shared", [("pretrain.source", "weights")]),
+        ("adapt.class_rows", "embedding", [("pretrain.class_rows", "shared")]),
+        ("synthesize.prior_identities", 2, [("pretrain.class_rows", "shared")]),
         (
             "recognize.normalisation",
             "imagenet",

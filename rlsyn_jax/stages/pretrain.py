@@ -43,7 +43,12 @@ from rlsyn_jax.stages.latent_space import LATENT_FIELDS, latent_space_name, samp
 from rlsyn_jax.stages.networks import SHARED_FIELDS, check_starting_weights
 from rlsyn_jax.stages.novel_identities import check_unseen_people
 from rlsyn_jax.stages.prior_appearance import train_by_appearance
-from rlsyn_jax.stages.prior_classes import check_knows_general, check_prior_identities, num_classes
+from rlsyn_jax.stages.prior_classes import (
+    check_knows_general,
+    check_prior_identities,
+    known_people,
+    num_classes,
+)
 from rlsyn_jax.stages.stage_record import (
     StageRecord,
     files_fingerprint,
@@ -127,7 +132,7 @@ def prior_fingerprint(config: ConfigDict) -> str:
     """Returns the hash of everything a trained prior depends on, but the data set's files."""
     data, training = shaping(config, "general_data"), shaping(config, "pretrain")
     data.pop("cache"), training.pop("cache")
-    if config.pretrain.class_rows == "learnt":
+    if config.pretrain.class_rows != "appearance":
         training.pop("appearance_noise", None)  # Nobody reads it.
     generator = shaping(config, "generator")
     generator.pop("scan_layers")  # Only how it is computed.
@@ -163,8 +168,12 @@ def _train_or_fetch(
     if config.pretrain.cache and fetch(kept, model):
         logging.info("pretrain: the prior of this config was trained before, in %s", kept)
         return
-    classes = dataset.num_identities
-    logging.info("pretrain: %d images of %d identities", len(dataset.images), classes)
+    labels, classes = dataset.identities, known_people(config, dataset.num_identities)
+    if config.pretrain.class_rows == "shared":
+        labels = np.zeros_like(labels)
+    logging.info(
+        "pretrain: %d images of %d identities", len(dataset.images), dataset.num_identities
+    )
     train = functools.partial(
         train_denoising,
         config,
@@ -182,9 +191,7 @@ def _train_or_fetch(
         last, average, others = train_by_appearance(config, extractor, dataset, train, seed=_SEED)
     else:
         trained, frozen = split(init_params(config, classes, seed=_SEED), "all")
-        last, average = train(
-            trained=trained, frozen=frozen, labels=dataset.identities, num_classes=classes
-        )
+        last, average = train(trained=trained, frozen=frozen, labels=labels, num_classes=classes)
         last, average = merge(last, frozen), merge(average, frozen)
     save_model(record, config, last, average, others=others)
     if config.pretrain.cache:

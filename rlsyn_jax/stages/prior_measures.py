@@ -39,10 +39,10 @@ def measure_prior(config: ConfigDict, workdir: Path) -> dict | None:
     Returns:
         {"people": how many, "guided": with config.synthesize.guidance_scale, "unguided": without,
         the same where that is 1, "real": every second of their real images by the others, None
-        where nobody has two; figures in [0, 1]}; None where the run did not train the prior, or its
-        data are gone.
+        where nobody has two; figures in [0, 1]}; None where the run did not train the prior, it
+        was not told who is in an image, or its data are gone.
     """
-    if config.pretrain.source != "train":
+    if config.pretrain.source != "train" or config.pretrain.class_rows == "shared":
         return None
     try:
         general = load_general(config, workdir)
