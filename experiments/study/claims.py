@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 
 from study.design import EQUAL_INFORMATION, REAL_ONLY, title, variation_title
-from study.variations import IMAGES_OF_VARIATIONS
+from study.variations import IMAGES_OF_VARIATIONS, TOLD_NOBODY
 
 # Points, the published gain on Market-1501 (arXiv 2604.07884, table 2).
 GOAL = 3.2
@@ -33,6 +33,7 @@ class Comparison:
         baseline_start: of them.
         at_least: points that the mean must reach; the interval must exclude 0 besides.
         variation: name of that in which the arm is; "" = as a target's config has it.
+        within: whether the baselines, too, are in the variation, and train as long as the arm.
         longer: whether the arm trains longer than was chosen for real images. Its baselines then
             are those that train as long and those that do not.
     """
@@ -44,6 +45,7 @@ class Comparison:
     baseline_start: str
     at_least: float = 0.0
     variation: str = ""
+    within: bool = False
     longer: bool = False
 
     def cells(self, images: int) -> tuple[str, tuple[str, ...]] | None:
@@ -53,6 +55,8 @@ class Comparison:
         of_arm = title(images, self.start, longer=self.longer)
         if self.variation:
             of_arm = variation_title(self.variation, longer=self.longer)
+        if self.within:
+            return of_arm, (of_arm,)
         trainings = (True, False) if self.longer else (False,)
         return of_arm, tuple(
             title(images, self.baseline_start, longer=longer) for longer in trainings
@@ -126,6 +130,35 @@ _OF_THE_PRIORS_PEOPLE = (
         "the prior's people, as classes",
     ),
 )
+# Reinforcement is to bring what such a prior does not know: who is who.
+_BY_A_PRIOR_TOLD_NOBODY = (
+    Comparison(
+        f"the method by {TOLD_NOBODY}, against real images, from scratch",
+        "real_reinforced_selected",
+        "random",
+        REAL_ONLY,
+        "random",
+        GOAL,
+        TOLD_NOBODY,
+    ),
+    *(
+        Comparison(
+            f"reinforced against {name}, by {TOLD_NOBODY}",
+            "real_reinforced",
+            "random",
+            baselines,
+            "random",
+            0.0,
+            TOLD_NOBODY,
+            within=True,
+        )
+        for name, baselines in (
+            ("cold start", ("real_cold_start",)),
+            ("best of N", ("real_best_of",)),
+            ("the better of both", ("real_cold_start", "real_best_of")),
+        )
+    ),
+)
 
 
 def _longer(comparisons: tuple[Comparison, ...]) -> tuple[Comparison, ...]:
@@ -140,6 +173,8 @@ COMPARISONS = (
     *_longer(_UNVARIED),
     *_OF_THE_PRIORS_PEOPLE,
     *_longer(_OF_THE_PRIORS_PEOPLE),
+    *_BY_A_PRIOR_TOLD_NOBODY,
+    *_longer(_BY_A_PRIOR_TOLD_NOBODY),
     Comparison(
         "the method with a longer prior's people, against real images, from scratch",
         "real_prior_reinforced_selected",

@@ -9,6 +9,7 @@ _BY_LOG_PROBABILITIES: dict[str, Any] = {
     "reinforce.algorithm": "ddpo_is",
     "reinforce.samples_per_start": 4,
 }
+TOLD_NOBODY = "a prior that is told nobody"
 # One change each, at two images an identity and a random start, for these arms; credit is of what
 # goes by log-probabilities.
 IMAGES_OF_VARIATIONS = 2
@@ -68,6 +69,20 @@ VARIATIONS: dict[str, dict[str, Any]] = {
         "pretrain.steps": 20_000,
         "synthesize.prior_identities": 100,
     },
+    # As a prior of general images knows nobody: what tells people apart are the cold start's rows,
+    # of few images, and rewards. Samples begin with noise, by the solver that serves the cold start
+    # best.
+    TOLD_NOBODY: {
+        "pretrain.class_rows": "shared",
+        "pretrain.batch_size": 16,
+        "adapt.class_rows": "mean",
+        "adapt.steps": 500,
+        "reinforce.iterations": 120,
+        "reinforce.learning_rate": 4e-3,
+        "synthesize.strength": 1.0,
+        "synthesize.candidates": 1,
+        "synthesize.solver": "dpm_solver",
+    },
     # What looks do not tell of a person is left to vary, which updates on few images undo.
     "rows told by looks, no cold start": {
         "pretrain.class_rows": "appearance",
@@ -84,6 +99,14 @@ ARMS_OF_VARIATIONS = {
         "real_prior_reinforced",
         "real_prior_reinforced_selected",
     ),
+    TOLD_NOBODY: (
+        "real",
+        "real_cold_start",
+        "real_best_of",
+        "real_reinforced",
+        "real_reinforced_selected",
+        "synthetic_only",
+    ),
     "a longer prior's people, as classes": (
         "real",
         "real_reinforced",
@@ -95,7 +118,7 @@ ARMS_OF_VARIATIONS = {
 }
 
 # What recognisers learn more from than from real images, they also learn from for longer.
-VARIED_LONGER = ("the prior's people, as classes",)
+VARIED_LONGER = ("the prior's people, as classes", TOLD_NOBODY)
 
 # What the configs of handwriting, of faces in the wild and of the others have already.
 OF_HANDWRITING = ("through the steps", "strength 0.85")
@@ -108,4 +131,8 @@ OF_FACES_IN_THE_WILD = (
 OF_DEFAULTS = ("by log-probabilities", "strength 1.0", "the best of 1")
 # These train a prior of their own; ORL and the procedural set, of which nothing is claimed, do
 # without.
-OF_OTHER_PRIORS = ("a longer prior's people, as classes", "rows told by looks, no cold start")
+OF_OTHER_PRIORS = (
+    "a longer prior's people, as classes",
+    "rows told by looks, no cold start",
+    TOLD_NOBODY,
+)

@@ -28,10 +28,11 @@ from study.design import (
     headroom_title,
     names_of_cells,
     title,
+    variation_title,
 )
 from study.gathering import Runs, decide
 from study.samples import COMPARED_SETS
-from study.variations import ARMS_OF_VARIATIONS, OF_OTHER_PRIORS, VARIATIONS
+from study.variations import ARMS_OF_VARIATIONS, OF_OTHER_PRIORS, TOLD_NOBODY, VARIATIONS
 from sweeping.jobs import Job
 from sweeping.plan import Plan, read_plan, write_plan
 from sweeping.python_files import load_base
@@ -359,6 +360,34 @@ def test_what_was_written_by_other_rules_is_decided_anew(workdir):
     file.write_text(json.dumps([comparisons[0] | {"name": "of before"}]))
     with pytest.raises(SystemExit, match="has a comparison 'of before', which study/claims.py"):
         ablation.main(flags)
+
+
+@pytest.mark.parametrize("longer", [False, True])
+def test_within_a_variation_arms_are_compared_with_each_other(workdir, longer):
+    plan = read_plan(workdir / "lfw").cells
+    for seed in range(2):
+        name = f"nobody {seed}"
+        plan[name] = {"name": variation_title(TOLD_NOBODY, longer=longer), "seed": seed}
+        arms = (*ARMS_OF_VARIATIONS[TOLD_NOBODY], "real_affine")
+        gain = {"real_reinforced": 0.09, "real_best_of": 0.04}
+        write_run(workdir / "lfw" / "cells" / name / "evaluate", arms, gain)
+    write_plan(plan_of(plan), workdir / "lfw")
+    ablation.main([f"--workdir={workdir}", "--targets=lfw", "--gather"])
+    results = json.loads((workdir / "results.json").read_text())
+    found = {
+        each["name"]: each
+        for each in results
+        if TOLD_NOBODY in each["name"] and each["measure"] == "closed_rank1"
+    }
+    training = "; longer training" if longer else ""
+    # Real images alone were not measured at two images.
+    assert [*found] == [
+        f"reinforced against {other}, by {TOLD_NOBODY}{training}"
+        for other in ("cold start", "best of N", "the better of both")
+    ]
+    assert [each["difference"] for each in found.values()] == pytest.approx([9.0, 5.0, 5.0])
+    assert {each["baseline_cell"] for each in found.values()} == {plan["nobody 0"]["name"]}
+    assert {each["seeds"] for each in found.values()} == {2}
 
 
 def test_five_seeds_are_a_claim(tmp_path):

@@ -39,7 +39,9 @@ def test_what_is_compared_is_measured():
     for comparison in COMPARISONS:
         arms = ARMS_OF_VARIATIONS.get(comparison.variation, STARTS[comparison.start])
         assert comparison.arm in arms
-        assert set(comparison.baselines) <= set(STARTS[comparison.baseline_start])
+        assert set(comparison.baselines) <= set(
+            arms if comparison.within else STARTS[comparison.baseline_start]
+        )
         varied = comparison.variation
         assert not varied or any(varied in variations_of(TARGETS[name]) for name in CLAIMED)
     assert set(CHOOSERS) == set(STARTS)
