@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from study.decisions import rows_in_order
 from study.design import SET_MEASURES
 from study.gathering import figure_of_set
 from study.paired import Difference, difference_of_runs
@@ -67,18 +68,11 @@ def samples_table(comparisons: Sequence[Mapping[str, Any]], least_seeds: int = 2
         Markdown: data and number of training images an identity, what is compared, seeds, and the
         differences with their intervals. Nothing, where there is no row.
     """
-    rows: dict[tuple, dict[str, Mapping[str, Any]]] = {}
-    targets = list(dict.fromkeys(found["data"] for found in comparisons))
-    asked = [*COMPARED_SETS]
-    for found in comparisons:
-        if found["name"] in COMPARED_SETS and found["seeds"] >= least_seeds:
-            images = float("inf") if found["images"] == "all" else found["images"]
-            place = targets.index(found["data"]), images, asked.index(found["name"])
-            rows.setdefault(place, {})[found["measure"]] = found
+    rows = rows_in_order(comparisons, COMPARED_SETS, least_seeds)
     if rows:
         yield f"| data, images | compared | seeds | {' | '.join(SET_MEASURES)} |"
         yield "| --- | --- | --- |" + " --- |" * len(SET_MEASURES)
-    for _, measured in sorted(rows.items()):
+    for measured in rows:
         found = next(iter(measured.values()))
         texts = (_text(measured.get(measure)) for measure in SET_MEASURES)
         yield (

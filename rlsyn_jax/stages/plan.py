@@ -23,7 +23,7 @@ from rlsyn_jax.stages.generator import build_generator
 from rlsyn_jax.stages.latent_space import sample_shape
 from rlsyn_jax.stages.networks import feature_width
 from rlsyn_jax.stages.policy import iteration_memory, policy_settings, policy_steps
-from rlsyn_jax.stages.prior_classes import known_people
+from rlsyn_jax.stages.prior_classes import num_prior_classes
 from rlsyn_jax.training.device_kinds import DeviceKind, kind_found, named_devices
 from rlsyn_jax.training.memory import MARGIN, MemoryParts
 from rlsyn_jax.training.meshes import make_abstract_mesh, own_device
@@ -193,7 +193,7 @@ def _maker(config: ConfigDict, section: str, devices: Devices) -> Callable[[int]
         bank = (images, feature_width(config))
         return lambda fsdp: _reinforcement(config, devices, fsdp, num_classes, bank)
     num_classes, num_images = (
-        (known_people(config, count_general(config)), count_general_images(config))
+        (num_prior_classes(config, count_general(config)), count_general_images(config))
         if section == "pretrain"
         else (count_target(config)[0], 0)
     )

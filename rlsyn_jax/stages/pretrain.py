@@ -46,8 +46,8 @@ from rlsyn_jax.stages.prior_appearance import train_by_appearance
 from rlsyn_jax.stages.prior_classes import (
     check_knows_general,
     check_prior_identities,
-    known_people,
     num_classes,
+    num_prior_classes,
 )
 from rlsyn_jax.stages.stage_record import (
     StageRecord,
@@ -168,7 +168,7 @@ def _train_or_fetch(
     if config.pretrain.cache and fetch(kept, model):
         logging.info("pretrain: the prior of this config was trained before, in %s", kept)
         return
-    labels, classes = dataset.identities, known_people(config, dataset.num_identities)
+    labels, classes = dataset.identities, num_prior_classes(config, dataset.num_identities)
     if config.pretrain.class_rows == "shared":
         labels = np.zeros_like(labels)
     logging.info(

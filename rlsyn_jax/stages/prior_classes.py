@@ -13,7 +13,7 @@ def num_classes(params: dict) -> int:
     return params["y_embedder"]["embedding_table"].shape[0] - 1
 
 
-def known_people(config: ConfigDict, general: int) -> int:
+def num_prior_classes(config: ConfigDict, general: int) -> int:
     """Returns how many class rows a prior has that is trained on so many general people."""
     return 1 if config.pretrain.class_rows == "shared" else general
 
