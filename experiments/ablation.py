@@ -12,14 +12,15 @@ its cells then are a sweep in DIR/TARGET. With --only, which may be given severa
 runs but the choosing and cells with such names, as the commands under the tables have them. The
 same command resumes; at the end, and with --gather at any time, results.json has every comparison
 of the complete runs of all targets in DIR, and RESULTS.md the tables. Both stand in DIR, or in the
-folder that --results names, where what they have of targets that DIR does not have is kept: each
-target can be run on a machine of its own. What is written by more seeds than DIR has of it is not
-replaced, unless --replace says so.
+folder that --results names, where what DIR does not have, or has by fewer seeds, stays as it is
+written, unless --replace says otherwise: each target, and each table, can be run on a machine of
+its own. With --written-settings recognisers train by what that folder says was chosen.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import itertools
 import json
@@ -54,14 +55,18 @@ from study.design import (
     variation_title,
 )
 from study.gathering import Runs, arm_rows, best_arm, best_mean, choose, decide
-from study.samples import compare_sets, samples_table
+from study.samples import COMPARED_SETS, compare_sets, samples_table
 from study.variations import IMAGES_OF_VARIATIONS, VARIATIONS
 from study.written_results import (
     COMPARISONS_FILE,
+    NO_AUGMENTATION,
     TABLES_FILE,
     WrittenResults,
+    choices_of,
     is_claimed,
-    lost,
+    merged,
+    merged_parts,
+    parts_of,
     read_results,
 )
 from sweeping.cells import cell_names
@@ -74,6 +79,8 @@ from rlsyn_jax.training.atomic_files import write_json, write_text
 
 _HERE = Path(__file__).absolute().parent
 _TARGETS = {**TARGETS, "tiny": TINY}
+HEADROOM_HEADING = "Headroom: the best arm without synthetic images, by real ones"
+LEAKAGE_HEADING = "Gain against leakage"
 # Codes of a sweep that was told to stop, before and after it had begun to listen.
 _STOPPED = tuple(
     code for number in (signal.SIGTERM, signal.SIGINT) for code in (128 + number, -number)
@@ -94,8 +101,8 @@ _ABOUT_SAMPLES = (
     "And what reinforcement does to samples, before anybody trains on them, by measures in which",
     "no reward has a part: changes in points, of distances as they are, with 95 % intervals by",
     "Student's t over seeds; as seeds share people, they may be a little narrow. It was asked when",
-    "the runs were known, so that nothing of it is a claim. Fewer near copies and a smaller",
-    "distance are better.",
+    "the runs were known, but for those by a prior that is told nobody, and nothing of it is a",
+    "claim. Fewer near copies and a smaller distance are better.",
     "",
 )
 _ABOUT_TABLES = (
@@ -117,16 +124,21 @@ def main(arguments: list[str]) -> None:
     results = (options.results or workdir).absolute()
     data, cache = str(options.data.absolute()), str(workdir / "priors")
     failed, named = [], False
-    written_in(results)  # Refused before anything runs.
+    written = written_in(results)  # Refused before anything runs.
+    by_writing = {
+        name: written_choices(name, written, results)
+        for name in (options.targets if options.written_settings else ())
+    }
     for name in options.targets if not options.gather else ():
         target, choosing = _TARGETS[name], workdir / f"{name}_settings"
         made = choosing_cells(target, data, cache)
-        if not sweep(choosing, target, made, made, options.parallel):
+        if name not in by_writing and not sweep(choosing, target, made, made, options.parallel):
             failed.append(f"{name} (settings)")
             continue
+        choices = by_writing.get(name) or choose(Runs(choosing), target)
         # Planned whole, whatever is asked for: a cell's folder then has the same name each time,
         # and what other commands have made is counted.
-        planned = target, data, cache, max(options.seeds, SEEDS_OF_A_CLAIM), chosen(name, workdir)
+        planned = target, data, cache, max(options.seeds, SEEDS_OF_A_CLAIM), choices
         for folder, made in (
             (f"{name}_headroom", headroom_cells(*planned)),
             (name, cells(*planned)),
@@ -136,43 +148,111 @@ def main(arguments: list[str]) -> None:
             if asked and not sweep(workdir / folder, target, made, asked, options.parallel):
                 failed.append(folder.replace("_headroom", " (headroom)"))
                 break
-    written = written_in(results)
-    claims, sections, charts = [], dict(written.sections), []
-    gathered = set()
-    # Also of targets that other commands ran in the folder, or elsewhere.
-    for name in _TARGETS:
-        if any((workdir / f"{name}{part}" / "sweep.json").exists() for part in ("", "_headroom")):
-            runs = Runs(workdir / name)
-            gathered.add(name)
-            claims += [*compare(name, runs), *compare_samples(name, runs)]
-            sections[name] = [*tables(name, runs, workdir, results, charts), ""]
-        else:
-            claims += [claim for claim in written.comparisons if claim["data"] == name]
-    gone = [] if options.replace else lost(written, WrittenResults(claims, sections), gathered)
-    if gone:
-        print(
-            f"error: nothing is written in {results}, where these rest on more seeds than "
-            f"{workdir} has of them:\n" + "\n".join(f"  {each}" for each in gone) + "\n"
-            "gather with --replace to lose them, or with another --results",
-            file=sys.stderr,
-        )
-    else:
-        write_json(results / COMPARISONS_FILE, claims)
-        lines = [line for name in _TARGETS for line in sections.get(name, [])]
-        decided = [*decisions_table(claims), ""]
-        if samples := [*samples_table(claims)]:
-            decided += [*_ABOUT_SAMPLES, *samples, ""]
-        lines = ["# Results", "", *_ABOUT, *decided, *_ABOUT_TABLES, "", *lines]
-        write_text(results / TABLES_FILE, "\n".join(lines) + "\n")
-        for draw in charts:
-            draw()
-        print(f"results: {results / COMPARISONS_FILE}, {results / TABLES_FILE}", flush=True)
+    write_results(workdir, results, keep=not options.replace)
     if not (named or failed or options.gather):
         sys.exit(f"error: what --only names is not of the chosen settings: {options.only}")
     if failed:
         sys.exit(f"error: not all cells of {', '.join(failed)} are complete; see above")
-    if gone:
-        sys.exit(1)
+
+
+def written_choices(name: str, written: WrittenResults, results: Path) -> dict[str, Choice]:
+    """Returns how a target's recognisers train by what is written; ends with an error without."""
+    try:
+        return choices_of(written.sections.get(name, ()), _TARGETS[name].settings)
+    except LookupError as error:
+        sys.exit(
+            f"error: {results / TABLES_FILE} has no {error} of {name}; leave out "
+            "--written-settings, and they are chosen, or name another folder with --results"
+        )
+
+
+def write_results(workdir: Path, results: Path, *, keep: bool) -> None:
+    """Writes comparisons, tables and charts of all targets.
+
+    Args:
+        workdir: of the study; what other commands ran in it is gathered, too.
+        results: folder that they are written to, where may stand what was run elsewhere.
+        keep: whether what stands there and rests on more seeds than the workdir has of it stays.
+    """
+    written = written_in(results)
+    claims, lines, charts = [], [], []
+    for name, target in _TARGETS.items():
+        comparisons = [each for each in written.comparisons if each["data"] == name]
+        parts = parts_of(written.sections.get(name, ()))
+        if any((workdir / f"{name}{part}" / "sweep.json").exists() for part in ("", "_headroom")):
+            runs, draws = Runs(workdir / name), []
+            choices = settled(name, workdir, written, results, keep=keep)
+            found = [*compare(name, runs), *compare_samples(name, runs)]
+            comparisons = merged(comparisons if keep else (), found)
+            of_runs = parts_of(tables(name, runs, workdir, results, choices, draws))
+            parts = merged_parts(parts if keep else {}, of_runs)
+            if parts.get(LEAKAGE_HEADING) is of_runs.get(LEAKAGE_HEADING):
+                charts += draws
+        claims += comparisons
+        for heading in dict.fromkeys([*headings(target), *parts]):
+            lines += parts[heading].text() if heading in parts else ()
+    write_json(results / COMPARISONS_FILE, claims)
+    decided = [*decisions_table(claims), ""]
+    if samples := [*samples_table(claims)]:
+        decided += [*_ABOUT_SAMPLES, *samples, ""]
+    lines = ["# Results", "", *_ABOUT, *decided, *_ABOUT_TABLES, "", *lines]
+    write_text(results / TABLES_FILE, "\n".join(lines) + "\n")
+    for draw in charts:
+        draw()
+    print(f"results: {results / COMPARISONS_FILE}, {results / TABLES_FILE}", flush=True)
+
+
+def settled(
+    name: str, workdir: Path, written: WrittenResults, results: Path, *, keep: bool
+) -> dict[str, Choice]:
+    """Returns how a target's recognisers train, as its runs say, or else as is written.
+
+    Args:
+        name: of the target.
+        workdir: of the study.
+        written: what stands in the folder of results.
+        results: that folder.
+        keep: whether what stands there stays. Tables by several settings would then stand on one
+            page, which ends with an error.
+
+    Returns:
+        start -> choice; nothing, where neither says it.
+    """
+    target, before, now = _TARGETS[name], {}, {}
+    with contextlib.suppress(LookupError):
+        before = choices_of(written.sections.get(name, ()), target.settings)
+    with contextlib.suppress(LookupError):
+        now = choose(Runs(workdir / f"{name}_settings"), target)
+    if keep and before and now and before != now:
+        sys.exit(
+            f"error: nothing is written in {results}, whose tables of {name} are by other settings "
+            f"of recognisers than were chosen in {workdir}: {before}, now {now}; gather with "
+            "--replace to lose them, or with another --results"
+        )
+    return now or before
+
+
+def headings(target: Target) -> list[str]:
+    """Returns the headings of all tables that a target can have, in the order of the page."""
+    in_order = sorted(target.images, key=lambda images: images or math.inf)
+    return [
+        "",
+        HEADROOM_HEADING,
+        *(
+            title(images, start, longer=longer)
+            for images, start, longer in itertools.product(in_order, STARTS, target.trainings)
+        ),
+        *(
+            varied_heading(variation_title(varied, longer=longer))
+            for varied, longer in trained_variations(target)
+        ),
+        LEAKAGE_HEADING,
+    ]
+
+
+def varied_heading(change: str) -> str:
+    """Returns the heading of a variation's table."""
+    return f"{change} ({title(IMAGES_OF_VARIATIONS, 'random')})"
 
 
 def written_in(results: Path) -> WrittenResults:
@@ -230,15 +310,6 @@ def sweep_file(target: Target, changes: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def chosen(name: str, workdir: Path) -> dict[str, Choice]:
-    """Returns for each start how recognisers train, by the runs that tried it.
-
-    Raises:
-        LookupError: they are not complete.
-    """
-    return choose(Runs(workdir / f"{name}_settings"), _TARGETS[name])
-
-
 def compare(name: str, runs: Runs) -> Iterator[dict]:
     """Yields every comparison of a target whose runs are there."""
     for images in _TARGETS[name].images:
@@ -266,16 +337,23 @@ def compare(name: str, runs: Runs) -> Iterator[dict]:
 
 def compare_samples(name: str, runs: Runs) -> Iterator[dict]:
     """Yields every comparison of the sets of samples of a target whose runs are there."""
-    for images in _TARGETS[name].images:
-        cell = title(images, "random")
-        found = runs.named(cell)
-        for compared in compare_sets([*found.values()]):
+    variations = dict.fromkeys(sets.variation for sets in COMPARED_SETS.values())
+    for images, variation in itertools.product(_TARGETS[name].images, variations):
+        if variation and images != IMAGES_OF_VARIATIONS:
+            continue
+        heading = variation or title(images, "random")
+        # Who trains longer trains on the same samples.
+        by_cell = {
+            cell: runs.named(cell) for cell in (heading, variation_title(heading, longer=True))
+        }
+        cell = max(by_cell, key=lambda cell: len(by_cell[cell]))
+        for compared in compare_sets([*by_cell[cell].values()], variation):
             yield {
                 "data": name,
                 "images": images or "all",
                 **compared,
                 "claimed": False,
-                "command": command_of(name, found, [cell]),
+                "command": command_of(name, by_cell[cell], [cell]),
             }
 
 
@@ -313,16 +391,50 @@ def stage_hours(folder: Path, headings: Iterable[str], seeds: Iterable[int]) -> 
 
 
 def tables(
-    name: str, runs: Runs, workdir: Path, results: Path, charts: list[Callable[[], None]]
+    name: str,
+    runs: Runs,
+    workdir: Path,
+    results: Path,
+    choices: dict[str, Choice],
+    draws: list[Callable[[], None]],
 ) -> Iterator[str]:
-    """Yields the lines of a target's tables; to charts is added what draws its into results."""
+    """Yields the lines of a target's tables.
+
+    Args:
+        name: of the target.
+        runs: of it.
+        workdir: of the study.
+        results: folder below which the target's chart lies.
+        choices: how the recognisers of each start train; nothing, where that is not known.
+        draws: to it is added what draws the chart, where there is one.
+    """
+    target, tried = _TARGETS[name], Runs(workdir / f"{name}_settings")
     yield f"## {name}"
-    tried = Runs(workdir / f"{name}_settings")
     try:
-        choices = choose(tried, _TARGETS[name])
+        choose(tried, target)
     except LookupError as error:
-        yield from ("", f"Recogniser settings are not known: {error}.")
-        return
+        if not choices:
+            yield from ("", f"Recogniser settings are not known: {error}.")
+            return
+    else:
+        yield from settings_lines(name, tried, choices, workdir)
+    yield from headroom_table(name, workdir, choices)
+    baseline = choices["random"].baseline
+    in_order = sorted(target.images, key=lambda images: images or math.inf)
+    for images, start, longer in itertools.product(in_order, STARTS, target.trainings):
+        cell, of_start = title(images, start, longer=longer), choices[start].baseline
+        yield from _table(name, cell, cell, runs.named(cell), of_start, workdir)
+    for varied, longer in trained_variations(target):
+        change = variation_title(varied, longer=longer)
+        found = runs.named(change)
+        yield from _table(name, change, varied_heading(change), found, baseline, workdir)
+    yield from leakage_chart(name, runs, baseline, results, draws)
+
+
+def settings_lines(
+    name: str, tried: Runs, choices: dict[str, Choice], workdir: Path
+) -> Iterator[str]:
+    """Yields the lines of how a target's recognisers train, and of what else was tried."""
     yield from ("", "Recognisers' settings, chosen by the best arm without synthetic images on")
     yield from ("validation people (mean of the measures):", "")
     for start, choice in choices.items():
@@ -330,25 +442,14 @@ def tables(
             f"{setting} {100 * best_mean(tried, start, setting):.1f}"
             for setting in _TARGETS[name].settings
         )
-        augmentation = choice.augmentation or "no augmentation"
+        augmentation = choice.augmentation or NO_AUGMENTATION
         yield f"- {start} start: **{choice.setting}**, {augmentation}, of {'; '.join(means)}"
     hours = stage_hours(workdir / f"{name}_settings", ["*"], [0])
     yield from ("", f"{hours:.1f} hours, by the first of the commands below.")
-    yield from headroom_table(name, workdir, choices)
-    in_order = sorted(_TARGETS[name].images, key=lambda images: images or math.inf)
-    for images, start, longer in itertools.product(in_order, STARTS, _TARGETS[name].trainings):
-        cell, baseline = title(images, start, longer=longer), choices[start].baseline
-        yield from _table(name, cell, cell, runs.named(cell), baseline, workdir)
-    baseline = choices["random"].baseline
-    for varied, longer in trained_variations(_TARGETS[name]):
-        change = variation_title(varied, longer=longer)
-        heading = f"{change} ({title(IMAGES_OF_VARIATIONS, 'random')})"
-        yield from _table(name, change, heading, runs.named(change), baseline, workdir)
-    yield from leakage_chart(name, runs, baseline, results, charts)
 
 
 def leakage_chart(
-    name: str, runs: Runs, baseline: str, results: Path, charts: list[Callable[[], None]]
+    name: str, runs: Runs, baseline: str, results: Path, draws: list[Callable[[], None]]
 ) -> Iterator[str]:
     """Yields the lines that show what samples add over what they give away.
 
@@ -357,7 +458,7 @@ def leakage_chart(
         runs: of it.
         baseline: arm that gains are measured from.
         results: folder below which the chart lies.
-        charts: to it is added what draws the chart.
+        draws: to it is added what draws the chart.
     """
     unvaried = [*runs.named(title(IMAGES_OF_VARIATIONS, "random")).values()]
     arms = leakage.arms_of(unvaried, baseline)
@@ -382,8 +483,9 @@ def leakage_chart(
         longer=leakage.arms_of([*longer.values()], baseline),
         held_out=100 * config.privacy.quantile,
     )
-    charts.append(draw)
-    yield from ("", "### Gain against leakage", "", f"![Gain against leakage]({file})")
+    draws.append(draw)
+    yield from ("", f"### {LEAKAGE_HEADING}: {len(unvaried)} seeds", "")
+    yield f"![{LEAKAGE_HEADING}]({file})"
 
 
 def headroom_table(name: str, workdir: Path, choices: dict[str, Choice]) -> Iterator[str]:
@@ -404,7 +506,7 @@ def headroom_table(name: str, workdir: Path, choices: dict[str, Choice]) -> Iter
                 texts.append(f"{100 * mean:.1f} ({arm})")
             rows.append(f"| {images or 'all'} | {start} | {len(found)} | {' | '.join(texts)} |")
     if rows:
-        yield from ("", "### Headroom: the best arm without synthetic images, by real ones", "")
+        yield from ("", f"### {HEADROOM_HEADING}", "")
         yield f"| images an identity | start | seeds | {' | '.join(MEASURES.values())} |"
         yield "| --- | --- | --- |" + " --- |" * len(MEASURES)
         yield from rows
@@ -447,9 +549,16 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--parallel", type=int, default=1, help="runs at a time")
     parser.add_argument("--gather", action="store_true", help="run nothing")
     parser.add_argument(
+        "--written-settings",
+        action="store_true",
+        help="recognisers train by the settings that the tables of --results have, of other runs "
+        "of the same study; none are tried",
+    )
+    parser.add_argument(
         "--replace",
         action="store_true",
-        help="write results also where written ones rest on more seeds, which are then lost",
+        help="keep nothing of what is written of the targets that --workdir has, even where it "
+        "rests on more seeds",
     )
     parser.add_argument(
         "--results", type=Path, help="folder of RESULTS.md and results.json; default: --workdir"

@@ -120,8 +120,13 @@ def decide(
     Returns:
         {"baseline", its "baseline_cell", "difference", "low", "high" in points, "seeds", "holds"}.
     """
+    measured = [
+        (arm, cell)
+        for arm, cell in itertools.product(comparison.baselines, baseline_runs)
+        if not comparison.within or all(arm in run["arms"] for run in baseline_runs[cell])
+    ]
     best, cell = max(
-        itertools.product(comparison.baselines, baseline_runs),
+        measured,
         key=lambda pair: np.mean([mean_of(r, pair[0], measure) for r in baseline_runs[pair[1]]]),
     )
     found = paired_difference(

@@ -2,23 +2,41 @@
 
 Recognisers of real images and samples are compared in claims.py. Here sets of samples are, before
 anybody trains on them. It was asked when the runs of faces of 400 updates were known, so that
-nothing of it is a claim.
+nothing of it is a claim; by a prior that is told nobody, when none of its runs was.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from study.decisions import rows_in_order
 from study.design import SET_MEASURES
 from study.gathering import figure_of_set
 from study.paired import Difference, difference_of_runs
+from study.variations import TOLD_NOBODY
 
-# What is asked -> the arms whose sets are compared.
+
+class ComparedSets(NamedTuple):
+    """Two sets of samples of one run.
+
+    Attributes:
+        arm, baseline: that add them to real images.
+        variation: name of that in which they are; "" = as a target's config has it.
+    """
+
+    arm: str
+    baseline: str
+    variation: str = ""
+
+
+# What is asked -> the sets that are compared.
 COMPARED_SETS = {
-    "samples, reinforced against cold start": ("real_reinforced", "real_cold_start"),
-    "samples, reinforced against best of N": ("real_reinforced", "real_best_of"),
+    f"samples, reinforced against {name}{by and f', by {by}'}": ComparedSets(
+        "real_reinforced", baseline, by
+    )
+    for by in ("", TOLD_NOBODY)
+    for name, baseline in (("cold start", "real_cold_start"), ("best of N", "real_best_of"))
 }
 # Nearer to real images, fewer copies; of the others, more is better.
 _LESS_IS_BETTER = (
@@ -28,18 +46,21 @@ _LESS_IS_BETTER = (
 )
 
 
-def compare_sets(runs: Sequence[dict]) -> Iterator[dict[str, Any]]:
+def compare_sets(runs: Sequence[dict], variation: str = "") -> Iterator[dict[str, Any]]:
     """Yields every comparison of the sets of some runs.
 
     Args:
         runs: of one cell's name, by seed, with content of metrics.json as "metrics".
+        variation: name of that in which they are, as in COMPARED_SETS.
 
     Yields:
         {"name", "measure", "arm", "baseline", "difference", "low", "high", "seeds", "holds"}, of
         shares in points. It holds where the interval lies on the better side of 0. Measures that a
         run lacks are left out, and all where there is one run, which has no interval.
     """
-    for name, (arm, baseline) in COMPARED_SETS.items():
+    for name, (arm, baseline, of_variation) in COMPARED_SETS.items():
+        if of_variation != variation:
+            continue
         for measure, path in SET_MEASURES.items():
             values, others = (
                 [figure_of_set(run["metrics"], each, path) for run in runs]

@@ -101,14 +101,7 @@ ARMS_OF_VARIATIONS = {
         "real_prior_reinforced",
         "real_prior_reinforced_selected",
     ),
-    TOLD_NOBODY: (
-        "real",
-        "real_cold_start",
-        "real_best_of",
-        "real_reinforced",
-        "real_reinforced_selected",
-        "synthetic_only",
-    ),
+    TOLD_NOBODY: ("real_cold_start", "real_best_of", "real_reinforced"),
     "a longer prior's people, as classes": (
         "real",
         "real_reinforced",

@@ -30,9 +30,10 @@ from study.design import (
     title,
     variation_title,
 )
-from study.gathering import Runs, decide
+from study.gathering import Runs, choose, decide
 from study.samples import COMPARED_SETS
 from study.variations import ARMS_OF_VARIATIONS, OF_OTHER_PRIORS, TOLD_NOBODY, VARIATIONS
+from study.written_results import parts_of
 from sweeping.jobs import Job
 from sweeping.plan import Plan, read_plan, write_plan
 from sweeping.python_files import load_base
@@ -293,54 +294,119 @@ def test_results_of_targets_that_were_run_elsewhere_are_kept(workdir, tmp_path_f
         assert json.loads((results / "results.json").read_text()) == comparisons
 
 
-def test_results_of_more_seeds_are_not_lost(workdir, tmp_path_factory, capsys):
+def test_what_is_written_by_more_seeds_stays(workdir, tmp_path_factory):
     results = tmp_path_factory.mktemp("results")
     plan = read_plan(workdir / "lfw").cells | {"two": {"name": title(2, "random"), "seed": 0}}
     write_run(workdir / "lfw" / "cells" / "two" / "evaluate", STARTS["random"], GAIN)
     write_plan(plan_of(plan), workdir / "lfw")
     flags = [f"--workdir={workdir}", f"--results={results}", "--targets=lfw", "--gather"]
+
+    def written():
+        return json.loads((results / "results.json").read_text()), (
+            results / "RESULTS.md"
+        ).read_text()
+
     ablation.main(flags)
-    comparisons = json.loads((results / "results.json").read_text())
+    comparisons, tables = written()
+    chart = results / "figures" / "gain_and_leakage_lfw.png"
     for each in comparisons:
         if (each["name"], each["images"]) == ("reinforced against best of N", 1):
-            each["seeds"] += 1
+            each.update(seeds=4, difference=7.77)
+        # Of fewer seeds, so that it is replaced.
+        if (each["name"], each["images"]) == ("reinforced against cold start", 1):
+            each.update(seeds=2, difference=6.66)
     # One whose runs are gone.
-    gone = [each | {"images": 3, "seeds": 1} for each in comparisons if each["holds"]]
-    text = json.dumps(comparisons + gone[:1])
-    (results / "results.json").write_text(text)
-    tables = (results / "RESULTS.md").read_text()
-    chart = results / "figures" / "gain_and_leakage_lfw.png"
+    gone = [
+        each | {"images": 3, "seeds": 1}
+        for each in comparisons
+        if (each["name"], each["images"]) == ("reinforced against best of N", 1)
+    ]
+    (results / "results.json").write_text(json.dumps(gone + comparisons))
+    more = (
+        ("### 1 images, random start: 3 seeds\n", "### 1 images, random start: 4 seeds\n"),
+        ("### Gain against leakage: 1 seeds\n", "### Gain against leakage: 2 seeds\n"),
+        ("| all | random | 1 | 61.0", "| all | random | 2 | 77.7"),
+    )
+    changed = tables
+    for before, after in more:
+        assert before in changed
+        changed = changed.replace(before, after)
+    only_there = "### 3 images, random start: 1 seeds\n\nOf before.\n\n"
+    changed = changed.replace(more[1][1], only_there + more[1][1])
+    changed = changed.replace("| real_rand_augment | 30.9 |", "| real_rand_augment | 11.1 |", 1)
+    (results / "RESULTS.md").write_text(changed)
     chart.write_bytes(b"as it was")
 
-    def refused(*more):
-        with pytest.raises(SystemExit, match="1"):
-            ablation.main([*flags, *more])
-        assert (results / "results.json").read_text() == text
-        assert (results / "RESULTS.md").read_text() == tables
-        assert chart.read_bytes() == b"as it was"
-        first, *names, _ = capsys.readouterr().err.splitlines()
-        assert first.startswith(f"error: nothing is written in {results}, where these rest on")
-        return names
+    def place(each):
+        return each["images"], each["name"], each["measure"]
 
-    assert refused() == [
-        "  lfw, 1 images, reinforced against best of N: 4 seeds, now 3",
-        "  lfw, 3 images, the method against real images, from scratch: 1 seeds, now 0",
-    ]
-    (results / "results.json").write_text(text := json.dumps(comparisons[:1]))
-    # Settings that are not known leave no table.
+    ablation.main(flags)
+    now, page = written()
+    assert {place(each) for each in now} == {place(each) for each in gone + comparisons}
+    for each in now:
+        if each["name"] == "reinforced against best of N" and each["images"] == 1:
+            assert (each["seeds"], each["difference"]) == (4, 7.77)
+        if each["name"] == "reinforced against cold start" and each["images"] == 1:
+            assert each["seeds"] == 3 and each["difference"] != 6.66
+    assert [each["images"] for each in now] == sorted(
+        [each["images"] for each in now if each["name"] not in COMPARED_SETS]
+    ) + [each["images"] for each in now if each["name"] in COMPARED_SETS]
+    for _, after in more:
+        assert after in page
+    assert "\n3 images, random" not in page and only_there in page
+    assert chart.read_bytes() == b"as it was"
+    # Settings that the folder does not know are those that are written, and stay.
     (workdir / "lfw_settings").rename(workdir / "elsewhere")
-    assert refused() == [
-        "  lfw, headroom of 1 real images, random start: 1 seeds, now 0",
-        "  lfw, headroom of all real images, random start: 1 seeds, now 0",
-        "  lfw, table of 1 images, random start: 3 seeds, now 0",
-        "  lfw, table of 1 images, general start: 3 seeds, now 0",
-        "  lfw, table of 2 images, random start: 1 seeds, now 0",
-    ]
+    ablation.main(flags)
+    assert written() == (now, page)
     (workdir / "elsewhere").rename(workdir / "lfw_settings")
     ablation.main([*flags, "--replace"])
     assert chart.read_bytes().startswith(b"\x89PNG")
-    seeds = {each["seeds"] for each in json.loads((results / "results.json").read_text())}
-    assert seeds == {1, 3} and (results / "RESULTS.md").read_text() == tables
+    assert {each["seeds"] for each in written()[0]} == {1, 3} and written()[1] == tables
+
+
+def test_tables_by_several_settings_are_not_put_together(workdir):
+    flags = [f"--workdir={workdir}", "--targets=lfw", "--gather"]
+    ablation.main(flags)
+    page = (workdir / "RESULTS.md").read_text()
+    of_before = page.replace("start: **twice the rate**", "start: **half the rate**")
+    (workdir / "RESULTS.md").write_text(of_before)
+    with pytest.raises(SystemExit, match="whose tables of lfw are by other settings .*half the"):
+        ablation.main(flags)
+    assert (workdir / "RESULTS.md").read_text() == of_before
+    ablation.main([*flags, "--replace"])
+    assert (workdir / "RESULTS.md").read_text() == page
+
+
+def test_settings_are_read_where_they_are_written(workdir):
+    ablation.main([f"--workdir={workdir}", "--targets=lfw", "--gather"])
+    written = ablation.written_in(workdir)
+    of_runs = choose(Runs(workdir / "lfw_settings"), TARGETS["lfw"])
+    assert ablation.written_choices("lfw", written, workdir) == of_runs
+    # Before anything runs, by a name of before or without any.
+    flags = [f"--workdir={workdir}", "--written-settings"]
+    with pytest.raises(SystemExit, match="has no settings of random and general start of omniglot"):
+        ablation.main([*flags, "--targets=omniglot"])
+    page = (workdir / "RESULTS.md").read_text()
+    page = page.replace("start: **twice the rate**", "start: **of before**")
+    (workdir / "RESULTS.md").write_text(page)
+    with pytest.raises(SystemExit, match="has no settings of general start of lfw; leave out --wr"):
+        ablation.main([*flags, "--targets=lfw"])
+    assert not (workdir / "lfw_cells.py").exists()
+
+
+def test_what_the_repository_has_written_is_read():
+    written = ablation.written_in(ROOT / "experiments")
+    choices = ablation.written_choices("lfw", written, ROOT / "experiments")
+    config = load_base(str(ROOT / TARGETS["lfw"].base))[1]
+    fields = choices["random"].fields(TARGETS["lfw"])
+    # The config trains longer than what was chosen for real images.
+    assert fields.pop("recognize.steps") * TARGETS["lfw"].longer == config.recognize.steps
+    assert all(configuration.field(config, path) == value for path, value in fields.items())
+    for name, section in written.sections.items():
+        parts = parts_of(section)
+        assert set(parts) <= set(ablation.headings(TARGETS[name]))
+        assert [line for part in parts.values() for line in part.lines] == section
 
 
 def test_what_was_written_by_other_rules_is_decided_anew(workdir):
@@ -380,12 +446,16 @@ def test_within_a_variation_arms_are_compared_with_each_other(workdir, longer):
         if TOLD_NOBODY in each["name"] and each["measure"] == "closed_rank1"
     }
     training = "; longer training" if longer else ""
-    # Real images alone were not measured at two images.
     assert [*found] == [
         f"reinforced against {other}, by {TOLD_NOBODY}{training}"
-        for other in ("cold start", "best of N", "the better of both")
+        for other in ("real images", "cold start", "best of N", "the better of both")
     ]
-    assert [each["difference"] for each in found.values()] == pytest.approx([9.0, 5.0, 5.0])
+    assert [each["difference"] for each in found.values()] == pytest.approx([9.0, 9.0, 5.0, 5.0])
+    # Of real images alone, those that were run with it.
+    assert [*found.values()][0]["baseline"] == "real_affine"
+    of_samples = [each for each in results if each["name"] in COMPARED_SETS]
+    assert {each["name"].partition(", by ")[2] for each in of_samples} == {"", TOLD_NOBODY}
+    assert {each["seeds"] for each in of_samples if TOLD_NOBODY in each["name"]} == {2}
     assert {each["baseline_cell"] for each in found.values()} == {plan["nobody 0"]["name"]}
     assert {each["seeds"] for each in found.values()} == {2}
 
@@ -421,7 +491,7 @@ def test_a_gain_below_the_goal_is_no_claim(workdir):
 
 
 def test_settings_are_those_of_the_best_arm_without_synthetic_images(workdir):
-    choices = ablation.chosen("lfw", workdir)
+    choices = choose(Runs(workdir / "lfw_settings"), TARGETS["lfw"])
     expected = {
         "random": Choice("CosFace, twice the rate", "affine"),
         "general": Choice("twice the rate", "rand_augment"),

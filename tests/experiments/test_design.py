@@ -5,6 +5,7 @@ import pytest
 from study.claims import CLAIMED, COMPARISONS
 from study.design import (
     CHOOSERS,
+    REAL_ONLY,
     STARTS,
     TARGETS,
     TINY,
@@ -39,9 +40,11 @@ def test_what_is_compared_is_measured():
     for comparison in COMPARISONS:
         arms = ARMS_OF_VARIATIONS.get(comparison.variation, STARTS[comparison.start])
         assert comparison.arm in arms
-        assert set(comparison.baselines) <= set(
-            arms if comparison.within else STARTS[comparison.baseline_start]
-        )
+        if comparison.within:
+            # Of real images alone, each variation has those that are augmented as the others.
+            assert set(comparison.baselines) <= {*arms, *REAL_ONLY}
+        else:
+            assert set(comparison.baselines) <= set(STARTS[comparison.baseline_start])
         varied = comparison.variation
         assert not varied or any(varied in variations_of(TARGETS[name]) for name in CLAIMED)
     assert set(CHOOSERS) == set(STARTS)
