@@ -225,6 +225,7 @@ TINY = Target(
     samples=4,
     longer=2,
 )
+ALL_TARGETS = {**TARGETS, "tiny": TINY}
 # Where arms without synthetic images are tried, nobody looks at what is generated: little is, and
 # the same whatever a config says in these fields, so that choices outlive changes of them. Rewards
 # compare several samples.

@@ -18,7 +18,7 @@ COMPARISONS_FILE = "results.json"
 TABLES_FILE = "RESULTS.md"
 NO_AUGMENTATION = "no augmentation"
 _HEADING = "## "
-# As ablation.py writes them: how the recognisers of a start train, a table's heading, and what real
+# As tables.py writes them: how the recognisers of a start train, a table's heading, and what real
 # images alone reach by their number.
 _CHOICE = re.compile(r"- (\w+) start: \*\*(.+)\*\*, ([^,]+), of .+")
 _TABLE_HEADING = "### "
@@ -27,6 +27,10 @@ _TABLE = re.compile(rf"{_TABLE_HEADING}(.+): (\d+) seeds")
 _LINES_OF_A_PART = 3
 _HEADROOM_ROW = re.compile(r"\| (\d+|all) \| (\w+) \| (\d+) \|.*")
 _ASKED = {comparison.name: comparison for comparison in COMPARISONS}
+
+
+class ResultsError(ValueError):
+    """Results cannot be read or written; the message says why, and what to do."""
 
 
 class WrittenResults(NamedTuple):
@@ -51,19 +55,19 @@ def read_results(folder: Path, targets: Collection[str]) -> WrittenResults:
         targets: names of all that there are.
 
     Raises:
-        ValueError: a comparison or a target of it is none that the study has.
+        ResultsError: a comparison or a target of it is none that the study has.
     """
     comparisons, sections = [], {}
     if (folder / COMPARISONS_FILE).exists():
         comparisons = json.loads((folder / COMPARISONS_FILE).read_text())
     for found in comparisons:
         if found["name"] not in _ASKED and found["name"] not in COMPARED_SETS:
-            raise ValueError(
+            raise ResultsError(
                 f"{folder / COMPARISONS_FILE} has a comparison {found['name']!r}, which "
                 f"study/claims.py and samples.py have not; rename it there, or name another folder"
             )
         if found["data"] not in targets:
-            raise ValueError(
+            raise ResultsError(
                 f"{folder / COMPARISONS_FILE} has data {found['data']!r}; the study's are "
                 f"{', '.join(targets)}; rename it there, or name another folder"
             )

@@ -12,7 +12,9 @@ from pathlib import Path
 import ablation
 import pytest
 from study.claims import COMPARISONS
+from study.comparing import compare
 from study.design import (
+    ALL_TARGETS,
     CHOOSERS,
     HEADROOM,
     MEASURES,
@@ -32,8 +34,9 @@ from study.design import (
 )
 from study.gathering import Runs, choose, decide
 from study.samples import COMPARED_SETS
+from study.tables import headings, stage_hours
 from study.variations import ARMS_OF_VARIATIONS, OF_OTHER_PRIORS, TOLD_NOBODY, VARIATIONS
-from study.written_results import parts_of
+from study.written_results import parts_of, read_results
 from sweeping.jobs import Job
 from sweeping.plan import Plan, read_plan, write_plan
 from sweeping.python_files import load_base
@@ -256,7 +259,7 @@ def test_more_real_images_alone_have_their_table(workdir):
 
 def test_hours_are_those_of_the_seeds_of_a_table(workdir):
     for seeds, hours in (([0, 1, 2], 3), ([1], 1), ([], 0)):
-        assert ablation.stage_hours(workdir / "lfw", [title(1, "random")], seeds) == hours
+        assert stage_hours(workdir / "lfw", [title(1, "random")], seeds) == hours
 
 
 def test_what_was_made_by_another_configuration_is_not_counted(workdir):
@@ -380,7 +383,7 @@ def test_tables_by_several_settings_are_not_put_together(workdir):
 
 def test_settings_are_read_where_they_are_written(workdir):
     ablation.main([f"--workdir={workdir}", "--targets=lfw", "--gather"])
-    written = ablation.written_in(workdir)
+    written = read_results(workdir, ALL_TARGETS)
     of_runs = choose(Runs(workdir / "lfw_settings"), TARGETS["lfw"])
     assert ablation.written_choices("lfw", written, workdir) == of_runs
     # Before anything runs, by a name of before or without any.
@@ -396,7 +399,7 @@ def test_settings_are_read_where_they_are_written(workdir):
 
 
 def test_what_the_repository_has_written_is_read():
-    written = ablation.written_in(ROOT / "experiments")
+    written = read_results(ROOT / "experiments", ALL_TARGETS)
     choices = ablation.written_choices("lfw", written, ROOT / "experiments")
     config = load_base(str(ROOT / TARGETS["lfw"].base))[1]
     fields = choices["random"].fields(TARGETS["lfw"])
@@ -405,7 +408,7 @@ def test_what_the_repository_has_written_is_read():
     assert all(configuration.field(config, path) == value for path, value in fields.items())
     for name, section in written.sections.items():
         parts = parts_of(section)
-        assert set(parts) <= set(ablation.headings(TARGETS[name]))
+        assert set(parts) <= set(headings(TARGETS[name]))
         assert [line for part in parts.values() for line in part.lines] == section
 
 
@@ -600,8 +603,7 @@ def test_a_variation_is_compared_with_the_cells_of_its_seeds(tmp_path):
             write_run(folder / "cells" / f"{name} {seed}" / "evaluate", arms, gain)
     write_plan(plan_of(plan), folder)
     found = {
-        (result["name"], result["measure"]): result
-        for result in ablation.compare("omniglot", Runs(folder))
+        (result["name"], result["measure"]): result for result in compare("omniglot", Runs(folder))
     }
     for comparison, baseline, difference in zip(
         compared, ("real_affine", "real_reinforced_selected"), (7.0, 6.0)
@@ -628,7 +630,7 @@ def test_who_trains_longer_is_compared_with_the_best_of_either_training(tmp_path
     write_plan(plan_of(plan), folder)
     found = {
         result["name"]: result
-        for result in ablation.compare("lfw", Runs(folder))
+        for result in compare("lfw", Runs(folder))
         if result["measure"] == "open_map"
     }
     scratch = found["the method against real images, from scratch; longer training"]

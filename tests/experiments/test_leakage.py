@@ -1,11 +1,11 @@
 """Where arms stand between what they gain and what they give away, from written values."""
 
-import ablation
 import numpy as np
 import pytest
 from PIL import Image
 from study import leakage
 from study.design import MEASURES, TARGETS, Choice
+from study.tables import leakage_chart
 from study.variations import VARIATIONS
 
 PEOPLE = [f"person {number}" for number in range(10)]
@@ -73,7 +73,7 @@ def test_the_chart_is_drawn_and_shown(tmp_path, monkeypatch):
     monkeypatch.setattr(leakage, "draw", keep)
     choice = Choice("the default rate", "affine")
     charts: list = []
-    lines = [*ablation.leakage_chart("omniglot", Written(), choice.baseline, tmp_path, charts)]
+    lines = [*leakage_chart("omniglot", Written(), choice.baseline, tmp_path, charts)]
     assert not any(tmp_path.iterdir())
     for chart in charts:
         chart()
