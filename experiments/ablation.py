@@ -25,6 +25,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from study.chosen_settings import check_same, keep_choices, written_choices
 from study.claims import SEEDS_OF_A_CLAIM
 from study.design import (
     ALL_TARGETS,
@@ -38,13 +39,7 @@ from study.design import (
 )
 from study.gathering import Runs, choose
 from study.results_page import write_results
-from study.written_results import (
-    TABLES_FILE,
-    ResultsError,
-    WrittenResults,
-    choices_of,
-    read_results,
-)
+from study.written_results import TABLES_FILE, ResultsError, WrittenResults, read_results
 from sweeping.cells import cell_names
 from sweeping.name_patterns import add_only, is_like, unmatched
 
@@ -66,32 +61,29 @@ def main(arguments: list[str]) -> None:
     failed, named = [], False
     try:
         written = read_results(results, ALL_TARGETS)  # Refused before anything runs.
-    except ResultsError as error:
-        sys.exit(f"error: {error}")
-    by_writing = {
-        name: written_choices(name, written, results)
-        for name in (options.targets if options.written_settings else ())
-    }
-    for name in options.targets if not options.gather else ():
-        target, choosing = ALL_TARGETS[name], workdir / f"{name}_settings"
-        made = choosing_cells(target, data, cache)
-        if name not in by_writing and not sweep(choosing, target, made, made, options.parallel):
-            failed.append(f"{name} (settings)")
-            continue
-        choices = by_writing.get(name) or choose(Runs(choosing), target)
-        # Planned whole, whatever is asked for: a cell's folder then has the same name each time,
-        # and what other commands have made is counted.
-        planned = target, data, cache, max(options.seeds, SEEDS_OF_A_CLAIM), choices
-        for folder, made in (
-            (f"{name}_headroom", headroom_cells(*planned)),
-            (name, cells(*planned)),
-        ):
-            asked = [cell for cell in made if is_asked_for(cell, options)]
-            named |= bool(asked)
-            if asked and not sweep(workdir / folder, target, made, asked, options.parallel):
-                failed.append(folder.replace("_headroom", " (headroom)"))
-                break
-    try:
+        settings = settings_before(options, written, results)
+        for name in options.targets if not options.gather else ():
+            target, choosing = ALL_TARGETS[name], workdir / f"{name}_settings"
+            made = choosing_cells(target, data, cache)
+            if name not in settings and not sweep(choosing, target, made, made, options.parallel):
+                failed.append(f"{name} (settings)")
+                continue
+            choices = settings.get(name) or choose(Runs(choosing), target)
+            if not options.replace:
+                check_same(name, written.sections.get(name, ()), choices)
+            keep_choices(workdir, name, choices)
+            # Planned whole, whatever is asked for: a cell's folder then has the same name each
+            # time, and what other commands have made is counted.
+            planned = target, data, cache, max(options.seeds, SEEDS_OF_A_CLAIM), choices
+            for folder, made in (
+                (f"{name}_headroom", headroom_cells(*planned)),
+                (name, cells(*planned)),
+            ):
+                asked = [cell for cell in made if is_asked_for(cell, options)]
+                named |= bool(asked)
+                if asked and not sweep(workdir / folder, target, made, asked, options.parallel):
+                    failed.append(folder.replace("_headroom", " (headroom)"))
+                    break
         write_results(workdir, results, keep=not options.replace)
     except ResultsError as error:
         sys.exit(f"error: {error}")
@@ -101,15 +93,25 @@ def main(arguments: list[str]) -> None:
         sys.exit(f"error: not all cells of {', '.join(failed)} are complete; see above")
 
 
-def written_choices(name: str, written: WrittenResults, results: Path) -> dict[str, Choice]:
-    """Returns how a target's recognisers train by what is written; ends with an error without."""
-    try:
-        return choices_of(written.sections.get(name, ()), ALL_TARGETS[name].settings)
-    except LookupError as error:
-        sys.exit(
-            f"error: {results / TABLES_FILE} has no {error} of {name}; leave out "
-            "--written-settings, and they are chosen, or name another folder with --results"
-        )
+def settings_before(
+    options: argparse.Namespace, written: WrittenResults, results: Path
+) -> dict[str, dict[str, Choice]]:
+    """Returns how the recognisers of targets train that are not to be chosen by runs.
+
+    Raises:
+        ResultsError: it is to be as is written, and is not written.
+    """
+    found = {}
+    for name in options.targets if options.written_settings and not options.gather else ():
+        try:
+            section = written.sections.get(name, ())
+            found[name] = written_choices(section, ALL_TARGETS[name].settings)
+        except LookupError as error:
+            raise ResultsError(
+                f"{results / TABLES_FILE} has no {error} of {name}; leave out --written-settings, "
+                "and they are chosen, or name another folder with --results"
+            ) from error
+    return found
 
 
 def is_asked_for(cell: dict, options: argparse.Namespace) -> bool:

@@ -36,7 +36,7 @@ class Comparison:
         within: whether the baselines, too, are in the variation, and train as long as the arm;
             those count that it has.
         longer: whether the arm trains longer than was chosen for real images. Its baselines then
-            are those that train as long and those that do not.
+            are those that train as long and, unless they are within, those that do not.
     """
 
     name: str
@@ -145,7 +145,7 @@ _BY_A_PRIOR_TOLD_NOBODY = tuple(
         within=True,
     )
     for name, baselines, at_least in (
-        ("real images", REAL_ONLY, GOAL),
+        ("real images augmented alike", REAL_ONLY, GOAL),
         ("cold start", ("real_cold_start",), 0.0),
         ("best of N", ("real_best_of",), 0.0),
         ("the better of both", ("real_cold_start", "real_best_of"), 0.0),

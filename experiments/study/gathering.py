@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sweeping.name_patterns import is_like
 from sweeping.plan import read_plan
 from sweeping.work_folders import is_made
 
@@ -53,6 +54,34 @@ class Runs:
         """Returns the runs of the cells with a name, by seed."""
         chosen = [(fields["seed"], run) for fields, run in self._found if fields["name"] == name]
         return dict(sorted(chosen, key=lambda pair: pair[0]))
+
+
+def stage_hours(folder: Path, headings: Iterable[str], seeds: Iterable[int]) -> float:
+    """Returns the hours that the stages of some cells took, as planned; shared ones once.
+
+    Stage pretrain is left out: priors and extractors are kept, and whoever comes first makes them.
+
+    Args:
+        folder: of the sweep; without one, there are none.
+        headings: patterns of the cells' names.
+        seeds: of the cells.
+    """
+    if not (folder / "sweep.json").exists():
+        return 0.0
+    plan = read_plan(folder)
+    named = {
+        cell
+        for cell, fields in plan.cells.items()
+        if fields["seed"] in seeds and is_like(fields["name"], headings)
+    }
+    made = {
+        (folder / "cells" / cell / stage).resolve()
+        for job in plan.jobs
+        for cell in named.intersection(job.cells)
+        for stage, fingerprint in job.fingerprints.items()
+        if stage != "pretrain" and is_made(folder / "cells" / cell, stage, fingerprint)
+    }
+    return sum(json.loads((path / "stage.json").read_text())["seconds"] for path in made) / 3600
 
 
 def choose(runs: Runs, target: Target) -> dict[str, Choice]:
@@ -119,12 +148,17 @@ def decide(
 
     Returns:
         {"baseline", its "baseline_cell", "difference", "low", "high" in points, "seeds", "holds"}.
+
+    Raises:
+        LookupError: the comparison is within a variation, none of whose arms is a baseline.
     """
     measured = [
         (arm, cell)
         for arm, cell in itertools.product(comparison.baselines, baseline_runs)
         if not comparison.within or all(arm in run["arms"] for run in baseline_runs[cell])
     ]
+    if not measured:
+        raise LookupError(f"no run of {[*baseline_runs]} has a baseline of {comparison.name!r}")
     best, cell = max(
         measured,
         key=lambda pair: np.mean([mean_of(r, pair[0], measure) for r in baseline_runs[pair[1]]]),

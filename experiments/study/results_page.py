@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from rlsyn_jax.training.atomic_files import write_json, write_text
+from study.chosen_settings import check_same, choices_of_cells, written_choices
 from study.claims import GOAL
 from study.comparing import compare, compare_samples
 from study.decisions import decisions_table
-from study.design import ALL_TARGETS, Choice
-from study.gathering import Runs, choose
+from study.design import ALL_TARGETS
+from study.gathering import Runs
 from study.samples import samples_table
-from study.tables import LEAKAGE_HEADING, headings, tables
+from study.tables import LEAKAGE_HEADING, charted, headings, tables
 from study.written_results import (
     COMPARISONS_FILE,
     TABLES_FILE,
-    ResultsError,
+    Part,
     WrittenResults,
-    choices_of,
     merged,
     merged_parts,
     parts_of,
@@ -34,7 +36,8 @@ _ABOUT = (
     "of who has the prior's data and labels. The better of both is that of cold start and best of",
     "N, which was asked when runs of it were known. Longer training is so many times the updates",
     "that were chosen for real images; who trains so is compared with the best of those who do and",
-    "of those who do not.",
+    "of those who do not. By a prior that is told nobody all are of one run, whose real images are",
+    "augmented as the others.",
     "",
 )
 _ABOUT_SAMPLES = (
@@ -74,15 +77,13 @@ def write_results(workdir: Path, results: Path, *, keep: bool) -> None:
     for name, target in ALL_TARGETS.items():
         comparisons = [each for each in written.comparisons if each["data"] == name]
         parts = parts_of(written.sections.get(name, ()))
-        if any((workdir / f"{name}{part}" / "sweep.json").exists() for part in ("", "_headroom")):
-            runs, draws = Runs(workdir / name), []
-            choices = settled(name, workdir, written, results, keep=keep)
-            found = [*compare(name, runs), *compare_samples(name, runs)]
-            comparisons = merged(comparisons if keep else (), found)
-            of_runs = parts_of(tables(name, runs, workdir, results, choices, draws))
-            parts = merged_parts(parts if keep else {}, of_runs)
-            if parts.get(LEAKAGE_HEADING) is of_runs.get(LEAKAGE_HEADING):
-                charts += draws
+        if gathered := _of_runs(name, workdir, results, written, keep=keep):
+            comparisons, parts, drawn, kept = gathered
+            charts += drawn
+            for each in kept:
+                print(
+                    f"{name}, {each}: stays as it is written, by more seeds or measures", flush=True
+                )
         claims += comparisons
         for heading in dict.fromkeys([*headings(target), *parts]):
             lines += parts[heading].text() if heading in parts else ()
@@ -97,33 +98,42 @@ def write_results(workdir: Path, results: Path, *, keep: bool) -> None:
     print(f"results: {results / COMPARISONS_FILE}, {results / TABLES_FILE}", flush=True)
 
 
-def settled(
-    name: str, workdir: Path, written: WrittenResults, results: Path, *, keep: bool
-) -> dict[str, Choice]:
-    """Returns how a target's recognisers train, as its runs say, or else as is written.
+class _Gathered(NamedTuple):
+    comparisons: list[Mapping[str, Any]]
+    parts: dict[str, Part]
+    draws: list[Callable[[], None]]
+    kept: list[str]
 
-    Args:
-        name: of the target.
-        workdir: of the study.
-        written: what stands in the folder of results.
-        results: that folder.
-        keep: whether what stands there stays.
 
-    Returns:
-        start -> choice; nothing, where neither says it.
-
-    Raises:
-        ResultsError: tables by several settings would stand on one page.
-    """
-    target, before, now = ALL_TARGETS[name], {}, {}
+def _of_runs(
+    name: str, workdir: Path, results: Path, written: WrittenResults, *, keep: bool
+) -> _Gathered | None:
+    """Returns a target's results by its runs and what stays; None where it has not been run."""
+    folders = (workdir / f"{name}{part}" / "sweep.json" for part in ("", "_headroom"))
+    if not any(folder.exists() for folder in folders):
+        return None
+    try:
+        choices = choices_of_cells(workdir, name)
+    except LookupError as error:
+        print(f"{name}: nothing is gathered without recognisers' settings: {error}", flush=True)
+        return None
+    section = written.sections.get(name, ())
+    if keep:
+        check_same(name, section, choices)
+    before, draws, runs = parts_of(section), [], Runs(workdir / name)
+    settings = ()
     with contextlib.suppress(LookupError):
-        before = choices_of(written.sections.get(name, ()), target.settings)
-    with contextlib.suppress(LookupError):
-        now = choose(Runs(workdir / f"{name}_settings"), target)
-    if keep and before and now and before != now:
-        raise ResultsError(
-            f"nothing is written in {results}, whose tables of {name} are by other settings "
-            f"of recognisers than were chosen in {workdir}: {before}, now {now}; gather with "
-            "--replace to lose them, or with another --results"
-        )
-    return now or before
+        if written_choices(section, ALL_TARGETS[name].settings) == choices:
+            settings = before[""].lines[1:]  # Without the target's name.
+    found = parts_of(tables(name, runs, workdir, results, choices, settings, draws))
+    parts, kept = merged_parts(before if keep else {}, found)
+    if LEAKAGE_HEADING in parts and any(
+        parts.get(heading) is not found.get(heading) for heading in charted(ALL_TARGETS[name])
+    ):
+        # What stands there shows more runs.
+        parts[LEAKAGE_HEADING], draws = before.get(LEAKAGE_HEADING, parts[LEAKAGE_HEADING]), []
+    comparisons, stay = merged(
+        [each for each in written.comparisons if keep and each["data"] == name],
+        [*compare(name, runs), *compare_samples(name, runs)],
+    )
+    return _Gathered(comparisons, parts, draws, stay + [f"table {heading!r}" for heading in kept])

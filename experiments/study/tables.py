@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import functools
 import itertools
-import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from sweeping.name_patterns import is_like
-from sweeping.plan import read_plan
 from sweeping.python_files import load_base
-from sweeping.work_folders import is_made
 
 from study import leakage
+from study.chosen_settings import settings_lines
 from study.comparing import command_of
 from study.design import (
     ALL_TARGETS,
@@ -30,62 +28,58 @@ from study.design import (
     trained_variations,
     variation_title,
 )
-from study.gathering import Runs, arm_rows, best_arm, best_mean, choose
+from study.gathering import Runs, arm_rows, best_arm, stage_hours
 from study.variations import IMAGES_OF_VARIATIONS, VARIATIONS
-from study.written_results import NO_AUGMENTATION
 
 HEADROOM_HEADING = "Headroom: the best arm without synthetic images, by real ones"
 LEAKAGE_HEADING = "Gain against leakage"
 _ROOT = Path(__file__).absolute().parents[2]
 
 
-def headings(target: Target) -> list[str]:
-    """Returns the headings of all tables that a target can have, in the order of the page."""
+class TableOfCells(NamedTuple):
+    """A table whose rows are the arms of the cells of one name.
+
+    Attributes:
+        heading: of the table.
+        cell: name of the cells.
+        start: of their recognisers.
+    """
+
+    heading: str
+    cell: str
+    start: str
+
+
+def tables_of_cells(target: Target) -> list[TableOfCells]:
+    """Returns all such tables that a target can have, in the order of the page."""
     in_order = sorted(target.images, key=lambda images: images or math.inf)
-    return [
-        "",
-        HEADROOM_HEADING,
-        *(
-            title(images, start, longer=longer)
-            for images, start, longer in itertools.product(in_order, STARTS, target.trainings)
-        ),
-        *(
-            varied_heading(variation_title(varied, longer=longer))
-            for varied, longer in trained_variations(target)
-        ),
-        LEAKAGE_HEADING,
+    unvaried = [
+        TableOfCells(cell, cell, start)
+        for images, start, longer in itertools.product(in_order, STARTS, target.trainings)
+        for cell in (title(images, start, longer=longer),)
+    ]
+    varied = (variation_title(name, longer=longer) for name, longer in trained_variations(target))
+    return unvaried + [
+        TableOfCells(f"{cell} ({title(IMAGES_OF_VARIATIONS, 'random')})", cell, "random")
+        for cell in varied
     ]
 
 
-def varied_heading(change: str) -> str:
-    """Returns the heading of a variation's table."""
-    return f"{change} ({title(IMAGES_OF_VARIATIONS, 'random')})"
+def headings(target: Target) -> list[str]:
+    """Returns the headings of all parts that a target can have, in the order of the page."""
+    of_cells = (table.heading for table in tables_of_cells(target))
+    return ["", HEADROOM_HEADING, *of_cells, LEAKAGE_HEADING]
 
 
-def stage_hours(folder: Path, headings: Iterable[str], seeds: Iterable[int]) -> float:
-    """Returns the hours that the stages of some cells took, as planned; shared ones once.
-
-    Stage pretrain is left out: priors and extractors are kept, and whoever comes first makes them.
-
-    Args:
-        folder: of the sweep.
-        headings: patterns of the cells' names.
-        seeds: of the cells.
-    """
-    plan = read_plan(folder)
-    named = {
-        cell
-        for cell, fields in plan.cells.items()
-        if fields["seed"] in seeds and is_like(fields["name"], headings)
-    }
-    made = {
-        (folder / "cells" / cell / stage).resolve()
-        for job in plan.jobs
-        for cell in named.intersection(job.cells)
-        for stage, fingerprint in job.fingerprints.items()
-        if stage != "pretrain" and is_made(folder / "cells" / cell, stage, fingerprint)
-    }
-    return sum(json.loads((path / "stage.json").read_text())["seconds"] for path in made) / 3600
+def charted(target: Target) -> list[str]:
+    """Returns the headings of the tables whose runs a target's chart shows."""
+    unvaried = [title(IMAGES_OF_VARIATIONS, "random", longer=each) for each in (False, True)]
+    return [
+        table.heading
+        for table in tables_of_cells(target)
+        if table.cell in unvaried
+        or (table.cell in VARIATIONS and leakage.varies_strength(table.cell))
+    ]
 
 
 def tables(
@@ -93,7 +87,8 @@ def tables(
     runs: Runs,
     workdir: Path,
     results: Path,
-    choices: dict[str, Choice],
+    choices: Mapping[str, Choice],
+    written: Sequence[str],
     draws: list[Callable[[], None]],
 ) -> Iterator[str]:
     """Yields the lines of a target's tables.
@@ -103,47 +98,17 @@ def tables(
         runs: of it.
         workdir: of the study.
         results: folder below which the target's chart lies.
-        choices: how the recognisers of each start train; nothing, where that is not known.
+        choices: how the recognisers of each start train.
+        written: lines that say so by runs elsewhere; empty, where there are none.
         draws: to it is added what draws the chart, where there is one.
     """
-    target, tried = ALL_TARGETS[name], Runs(workdir / f"{name}_settings")
     yield f"## {name}"
-    try:
-        choose(tried, target)
-    except LookupError as error:
-        if not choices:
-            yield from ("", f"Recogniser settings are not known: {error}.")
-            return
-    else:
-        yield from settings_lines(name, tried, choices, workdir)
+    yield from settings_lines(name, workdir, choices, written)
     yield from headroom_table(name, workdir, choices)
-    baseline = choices["random"].baseline
-    in_order = sorted(target.images, key=lambda images: images or math.inf)
-    for images, start, longer in itertools.product(in_order, STARTS, target.trainings):
-        cell, of_start = title(images, start, longer=longer), choices[start].baseline
-        yield from _table(name, cell, cell, runs.named(cell), of_start, workdir)
-    for varied, longer in trained_variations(target):
-        change = variation_title(varied, longer=longer)
-        found = runs.named(change)
-        yield from _table(name, change, varied_heading(change), found, baseline, workdir)
-    yield from leakage_chart(name, runs, baseline, results, draws)
-
-
-def settings_lines(
-    name: str, tried: Runs, choices: dict[str, Choice], workdir: Path
-) -> Iterator[str]:
-    """Yields the lines of how a target's recognisers train, and of what else was tried."""
-    yield from ("", "Recognisers' settings, chosen by the best arm without synthetic images on")
-    yield from ("validation people (mean of the measures):", "")
-    for start, choice in choices.items():
-        means = (
-            f"{setting} {100 * best_mean(tried, start, setting):.1f}"
-            for setting in ALL_TARGETS[name].settings
-        )
-        augmentation = choice.augmentation or NO_AUGMENTATION
-        yield f"- {start} start: **{choice.setting}**, {augmentation}, of {'; '.join(means)}"
-    hours = stage_hours(workdir / f"{name}_settings", ["*"], [0])
-    yield from ("", f"{hours:.1f} hours, by the first of the commands below.")
+    for table in tables_of_cells(ALL_TARGETS[name]):
+        found, baseline = runs.named(table.cell), choices[table.start].baseline
+        yield from _table(name, table.cell, table.heading, found, baseline, workdir)
+    yield from leakage_chart(name, runs, choices["random"].baseline, results, draws)
 
 
 def leakage_chart(
@@ -182,11 +147,10 @@ def leakage_chart(
         held_out=100 * config.privacy.quantile,
     )
     draws.append(draw)
-    yield from ("", f"### {LEAKAGE_HEADING}: {len(unvaried)} seeds", "")
-    yield f"![{LEAKAGE_HEADING}]({file})"
+    yield from ("", f"### {LEAKAGE_HEADING}", "", f"![{LEAKAGE_HEADING}]({file})")
 
 
-def headroom_table(name: str, workdir: Path, choices: dict[str, Choice]) -> Iterator[str]:
+def headroom_table(name: str, workdir: Path, choices: Mapping[str, Choice]) -> Iterator[str]:
     """Yields the lines of what the best arm of real images reaches with more of them."""
     folder = workdir / f"{name}_headroom"
     runs, rows, headings, seeds = Runs(folder), [], [], set()

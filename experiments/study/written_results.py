@@ -10,21 +10,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from study.claims import CLAIMED, COMPARISONS, SEEDS_OF_A_CLAIM
-from study.design import AUGMENTATIONS, CHOOSERS, MEASURES, SET_MEASURES, Choice
+from study.design import MEASURES, SET_MEASURES
 from study.gathering import holds
 from study.samples import COMPARED_SETS, is_better
 
 COMPARISONS_FILE = "results.json"
 TABLES_FILE = "RESULTS.md"
-NO_AUGMENTATION = "no augmentation"
 _HEADING = "## "
-# As tables.py writes them: how the recognisers of a start train, a table's heading, and what real
-# images alone reach by their number.
-_CHOICE = re.compile(r"- (\w+) start: \*\*(.+)\*\*, ([^,]+), of .+")
+# As tables.py writes them: a table's heading, and what real images alone reach by their number.
 _TABLE_HEADING = "### "
 _TABLE = re.compile(rf"{_TABLE_HEADING}(.+): (\d+) seeds")
-# The target's name and an empty line are none.
-_LINES_OF_A_PART = 3
 _HEADROOM_ROW = re.compile(r"\| (\d+|all) \| (\w+) \| (\d+) \|.*")
 _ASKED = {comparison.name: comparison for comparison in COMPARISONS}
 
@@ -55,22 +50,24 @@ def read_results(folder: Path, targets: Collection[str]) -> WrittenResults:
         targets: names of all that there are.
 
     Raises:
-        ResultsError: a comparison or a target of it is none that the study has.
+        ResultsError: a comparison, a measure or a target there is none that the study has.
     """
     comparisons, sections = [], {}
     if (folder / COMPARISONS_FILE).exists():
         comparisons = json.loads((folder / COMPARISONS_FILE).read_text())
+    known = {
+        "name": (*_ASKED, *COMPARED_SETS),
+        "data": tuple(targets),
+        "measure": (*MEASURES, *SET_MEASURES),
+    }
     for found in comparisons:
-        if found["name"] not in _ASKED and found["name"] not in COMPARED_SETS:
-            raise ResultsError(
-                f"{folder / COMPARISONS_FILE} has a comparison {found['name']!r}, which "
-                f"study/claims.py and samples.py have not; rename it there, or name another folder"
-            )
-        if found["data"] not in targets:
-            raise ResultsError(
-                f"{folder / COMPARISONS_FILE} has data {found['data']!r}; the study's are "
-                f"{', '.join(targets)}; rename it there, or name another folder"
-            )
+        for field, values in known.items():
+            if found[field] not in values:
+                raise ResultsError(
+                    f"{folder / COMPARISONS_FILE} has a comparison whose {field!r} is "
+                    f"{found[field]!r}, which the study has not; rename it there to one of "
+                    f"{', '.join(values)}, or name another folder"
+                )
         of_recognisers = _ASKED.get(found["name"])
         found["holds"] = holds(of_recognisers, found) if of_recognisers else is_better(found)
         found["claimed"] = bool(of_recognisers) and is_claimed(found["data"], found["seeds"])
@@ -78,7 +75,13 @@ def read_results(folder: Path, targets: Collection[str]) -> WrittenResults:
         lines = None
         for line in (folder / TABLES_FILE).read_text().splitlines():
             if line.startswith(_HEADING):
-                lines = sections.setdefault(line.removeprefix(_HEADING), [])
+                name = line.removeprefix(_HEADING)
+                if name not in targets:
+                    raise ResultsError(
+                        f"{folder / TABLES_FILE} has a section {name!r}; the study's are "
+                        f"{', '.join(targets)}; rename it there, or name another folder"
+                    )
+                lines = sections.setdefault(name, [])
             if lines is not None:
                 lines.append(line)
     return WrittenResults(comparisons, sections)
@@ -91,31 +94,41 @@ def is_claimed(target: str, seeds: int) -> bool:
 
 def merged(
     written: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]]
-) -> list[Mapping[str, Any]]:
-    """Returns a target's comparisons: of each, what was found, or what is written by more seeds.
+) -> tuple[list[Mapping[str, Any]], list[str]]:
+    """Puts a target's comparisons together: of each, all measures by the most seeds.
 
     Args:
-        written, found: as in results.json.
+        written, found: as in results.json. Of as many seeds, what was found counts, unless it lacks
+            a measure.
 
     Returns:
-        Those of recognisers, then those of sets, by number of images and as they are asked.
+        Those of recognisers, then those of sets of samples, by number of images and as they are
+        asked; names of those that were found, and stay as they are written.
     """
-    chosen = {}
-    for each in (*written, *found):
-        place = _place(each)
-        if place not in chosen or each["seeds"] >= chosen[place]["seeds"]:
-            chosen[place] = each
-    return [chosen[place] for place in sorted(chosen)]
+    chosen, kept = _by_place(written), []
+    for place, of_runs in _by_place(found).items():
+        before = chosen.get(place, {})
+        if _seeds(of_runs) >= _seeds(before) and of_runs.keys() >= before.keys():
+            chosen[place] = of_runs
+        else:
+            images, name = next(iter(before.values()))["images"], place[-1]
+            kept.append(f"{images} images, {[*_ASKED, *COMPARED_SETS][name]}")
+    return [each for place in sorted(chosen) for each in chosen[place].values()], kept
 
 
-def _place(comparison: Mapping[str, Any]) -> tuple[float, ...]:
-    names, measures = [*_ASKED, *COMPARED_SETS], [*MEASURES, *SET_MEASURES]
-    return (
-        comparison["name"] in COMPARED_SETS,
-        math.inf if comparison["images"] == "all" else comparison["images"],
-        names.index(comparison["name"]),
-        measures.index(comparison["measure"]),
-    )
+def _by_place(
+    comparisons: Iterable[Mapping[str, Any]],
+) -> dict[tuple[bool, float, int], dict[str, Mapping[str, Any]]]:
+    names, places = [*_ASKED, *COMPARED_SETS], {}
+    for each in comparisons:
+        images = math.inf if each["images"] == "all" else each["images"]
+        place = each["name"] in COMPARED_SETS, images, names.index(each["name"])
+        places.setdefault(place, {})[each["measure"]] = each
+    return places
+
+
+def _seeds(measured: Mapping[str, Mapping[str, Any]]) -> int:
+    return max((each["seeds"] for each in measured.values()), default=0)
 
 
 class Part(NamedTuple):
@@ -152,39 +165,27 @@ def parts_of(lines: Iterable[str]) -> dict[str, Part]:
     return parts
 
 
-def merged_parts(written: Mapping[str, Part], found: Mapping[str, Part]) -> dict[str, Part]:
-    """Returns the parts of a target: of each, what was found, or what is written by more seeds.
+def merged_parts(
+    written: Mapping[str, Part], found: Mapping[str, Part]
+) -> tuple[dict[str, Part], list[str]]:
+    """Puts the parts of a target together: of each, the one that rests on the most seeds.
 
     Args:
-        written, found: heading -> part. A found first part that has nothing but the target's name
-            does not replace a written one.
+        written, found: heading -> part. Of as many seeds, what was found counts.
+
+    Returns:
+        heading -> part; headings of those that were found, and stay as they are written.
     """
-    chosen = dict(written)
+    chosen, kept = dict(written), []
     for heading, part in found.items():
-        before = chosen.get(heading)
-        seeds = before.seeds if before else {}
-        has_as_many = all(part.seeds.get(row, 0) >= number for row, number in seeds.items())
-        if not (before and len(part.text()) < _LINES_OF_A_PART) and has_as_many:
+        before = written[heading].seeds if heading in written else {}
+        if all(part.seeds.get(row, 0) >= seeds for row, seeds in before.items()):
             chosen[heading] = part
-    return chosen
+        else:
+            kept.append(heading)
+    return chosen, kept
 
 
-def choices_of(section: Iterable[str], settings: Collection[str]) -> dict[str, Choice]:
-    """Returns how recognisers train by a target's lines in RESULTS.md, for each start.
-
-    Args:
-        section: the lines.
-        settings: names of those that the target has.
-
-    Raises:
-        LookupError: the lines do not have a choice of settings that there are, for each start.
-    """
-    choices = {}
-    for line in section:
-        if row := _CHOICE.fullmatch(line):
-            augmentation = "" if row[3] == NO_AUGMENTATION else row[3]
-            if row[2] in settings and augmentation in AUGMENTATIONS.values():
-                choices[row[1]] = Choice(row[2], augmentation)
-    if missing := [start for start in CHOOSERS if start not in choices]:
-        raise LookupError(f"settings of {' and '.join(missing)} start")
-    return choices
+def has_tables(section: Iterable[str]) -> bool:
+    """Whether a target's lines in RESULTS.md have a table."""
+    return any(line.startswith(_TABLE_HEADING) for line in section)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import ablation
 import pytest
-from study.claims import COMPARISONS
+from study.chosen_settings import keep_choices, written_choices
+from study.claims import COMPARISONS, GOAL
 from study.comparing import compare
 from study.design import (
     ALL_TARGETS,
@@ -32,9 +33,9 @@ from study.design import (
     title,
     variation_title,
 )
-from study.gathering import Runs, choose, decide
+from study.gathering import Runs, choose, decide, stage_hours
 from study.samples import COMPARED_SETS
-from study.tables import headings, stage_hours
+from study.tables import HEADROOM_HEADING, headings
 from study.variations import ARMS_OF_VARIATIONS, OF_OTHER_PRIORS, TOLD_NOBODY, VARIATIONS
 from study.written_results import parts_of, read_results
 from sweeping.jobs import Job
@@ -69,6 +70,11 @@ SETS = {
 }
 UNVARIED = [comparison for comparison in COMPARISONS if not comparison.variation]
 OF_ONE_TRAINING = [comparison for comparison in UNVARIED if not comparison.longer]
+# By the runs of write_settings_runs.
+CHOICES = {
+    "random": Choice("CosFace, twice the rate", "affine"),
+    "general": Choice("twice the rate", "rand_augment"),
+}
 GAIN = {"real_affine": 0.02, "real_reinforced_selected": 0.08, "real_reinforced": 0.05}
 
 
@@ -282,6 +288,7 @@ def test_results_of_targets_that_were_run_elsewhere_are_kept(workdir, tmp_path_f
     other = tmp_path_factory.mktemp("other")
     for folder in workdir.glob("lfw*"):
         shutil.copytree(folder, other / folder.name.replace("lfw", "orl"))
+    keep_choices(other, "orl", CHOICES)
     results = other / "together"
     both = [f"--results={results}", "--gather"]
     ablation.main([f"--workdir={other}", *both])
@@ -297,110 +304,201 @@ def test_results_of_targets_that_were_run_elsewhere_are_kept(workdir, tmp_path_f
         assert json.loads((results / "results.json").read_text()) == comparisons
 
 
-def test_what_is_written_by_more_seeds_stays(workdir, tmp_path_factory):
+@pytest.fixture(name="gathered")
+def gathered_study(workdir, tmp_path_factory):
+    """A study that has been gathered elsewhere, one seed of two images in it: flags, folder."""
     results = tmp_path_factory.mktemp("results")
     plan = read_plan(workdir / "lfw").cells | {"two": {"name": title(2, "random"), "seed": 0}}
     write_run(workdir / "lfw" / "cells" / "two" / "evaluate", STARTS["random"], GAIN)
     write_plan(plan_of(plan), workdir / "lfw")
     flags = [f"--workdir={workdir}", f"--results={results}", "--targets=lfw", "--gather"]
-
-    def written():
-        return json.loads((results / "results.json").read_text()), (
-            results / "RESULTS.md"
-        ).read_text()
-
     ablation.main(flags)
-    comparisons, tables = written()
-    chart = results / "figures" / "gain_and_leakage_lfw.png"
+    return flags, results
+
+
+def test_comparisons_that_are_written_by_more_seeds_stay(gathered, capsys):
+    flags, results = gathered
+    comparisons = json.loads((results / "results.json").read_text())
+    best_of, cold_start = "reinforced against best of N", "reinforced against cold start"
+    of_samples = next(iter(COMPARED_SETS))
     for each in comparisons:
-        if (each["name"], each["images"]) == ("reinforced against best of N", 1):
-            each.update(seeds=4, difference=7.77)
-        # Of fewer seeds, so that it is replaced.
-        if (each["name"], each["images"]) == ("reinforced against cold start", 1):
-            each.update(seeds=2, difference=6.66)
-    # One whose runs are gone.
-    gone = [
-        each | {"images": 3, "seeds": 1}
-        for each in comparisons
-        if (each["name"], each["images"]) == ("reinforced against best of N", 1)
+        if each["images"] == 1:
+            change = {best_of: (4, 7.77), cold_start: (2, 6.66), of_samples: (2, 5.55)}
+            before = each["seeds"], each["difference"]
+            each["seeds"], each["difference"] = change.get(each["name"], before)
+    gone = [each | {"images": 3, "seeds": 1} for each in comparisons if each["name"] == best_of]
+    gone = gone[: len(MEASURES)]
+    # What was measured of samples once, and is not now.
+    copies = [each for each in comparisons if each["name"] == of_samples][0]
+    copies = copies | {"measure": "near copies by pixels, %"}
+    (results / "results.json").write_text(json.dumps([copies, *gone, *comparisons]))
+    capsys.readouterr()
+    ablation.main(flags)
+    now = json.loads((results / "results.json").read_text())
+    found = {(each["images"], each["name"], each["measure"]): each for each in now}
+    assert len(now) == len(found) == len(comparisons) + len(gone) + 1
+    for measure in MEASURES:
+        assert found[1, best_of, measure]["difference"] == 7.77
+        assert found[1, cold_start, measure]["seeds"] == 3
+        assert found[1, cold_start, measure]["difference"] != 6.66
+        assert found[3, best_of, measure]["seeds"] == 1
+    # All measures of one are of the same runs.
+    assert {each["seeds"] for each in now if each["name"] == of_samples} == {2}
+    said = capsys.readouterr().out.splitlines()[:-1]
+    assert said == [
+        f"lfw, 1 images, {name}: stays as it is written, by more seeds or measures"
+        for name in (best_of, of_samples)
     ]
-    (results / "results.json").write_text(json.dumps(gone + comparisons))
-    more = (
+    in_order = [each["images"] for each in now if each["name"] not in COMPARED_SETS]
+    assert in_order == sorted(in_order) and set(in_order) == {1, 2, 3}
+    assert [each["name"] in COMPARED_SETS for each in now] == sorted(
+        each["name"] in COMPARED_SETS for each in now
+    )
+
+
+def test_tables_that_are_written_by_more_seeds_stay(gathered, capsys):
+    flags, results = gathered
+    page = results / "RESULTS.md"
+    tables = page.read_text()
+    changes = (
         ("### 1 images, random start: 3 seeds\n", "### 1 images, random start: 4 seeds\n"),
-        ("### Gain against leakage: 1 seeds\n", "### Gain against leakage: 2 seeds\n"),
         ("| all | random | 1 | 61.0", "| all | random | 2 | 77.7"),
+        # A table whose runs are gone, in its place.
+        (
+            "### Gain against",
+            "### 3 images, random start: 1 seeds\n\nOf before.\n\n### Gain against",
+        ),
     )
     changed = tables
-    for before, after in more:
-        assert before in changed
+    for before, after in changes:
+        assert changed.count(before) == 1
         changed = changed.replace(before, after)
-    only_there = "### 3 images, random start: 1 seeds\n\nOf before.\n\n"
-    changed = changed.replace(more[1][1], only_there + more[1][1])
-    changed = changed.replace("| real_rand_augment | 30.9 |", "| real_rand_augment | 11.1 |", 1)
-    (results / "RESULTS.md").write_text(changed)
+    # Of a table by as many seeds, which is made anew.
+    row = next(line for line in tables.splitlines() if line.startswith("| real_rand_augment | 30."))
+    first, last = changed.rsplit(row, 1)
+    page.write_text(f"{first}| of before |{last}")
+    capsys.readouterr()
+    ablation.main(flags)
+    assert page.read_text() == changed
+    assert capsys.readouterr().out.splitlines()[:-1] == [
+        f"lfw, table {heading!r}: stays as it is written, by more seeds or measures"
+        for heading in (HEADROOM_HEADING, title(1, "random"))
+    ]
+    ablation.main([*flags, "--replace"])
+    assert page.read_text() == tables
+
+
+@pytest.mark.parametrize(
+    "shown", [title(2, "random", longer=True), f"strength 0.7 ({title(2, 'random')})"]
+)
+def test_a_chart_that_shows_more_stays(gathered, shown):
+    flags, results = gathered
+    chart, page = results / "figures" / "gain_and_leakage_lfw.png", results / "RESULTS.md"
     chart.write_bytes(b"as it was")
-
-    def place(each):
-        return each["images"], each["name"], each["measure"]
-
     ablation.main(flags)
-    now, page = written()
-    assert {place(each) for each in now} == {place(each) for each in gone + comparisons}
-    for each in now:
-        if each["name"] == "reinforced against best of N" and each["images"] == 1:
-            assert (each["seeds"], each["difference"]) == (4, 7.77)
-        if each["name"] == "reinforced against cold start" and each["images"] == 1:
-            assert each["seeds"] == 3 and each["difference"] != 6.66
-    assert [each["images"] for each in now] == sorted(
-        [each["images"] for each in now if each["name"] not in COMPARED_SETS]
-    ) + [each["images"] for each in now if each["name"] in COMPARED_SETS]
-    for _, after in more:
-        assert after in page
-    assert "\n3 images, random" not in page and only_there in page
-    assert chart.read_bytes() == b"as it was"
-    # Settings that the folder does not know are those that are written, and stay.
-    (workdir / "lfw_settings").rename(workdir / "elsewhere")
-    ablation.main(flags)
-    assert written() == (now, page)
-    (workdir / "elsewhere").rename(workdir / "lfw_settings")
-    ablation.main([*flags, "--replace"])
     assert chart.read_bytes().startswith(b"\x89PNG")
-    assert {each["seeds"] for each in written()[0]} == {1, 3} and written()[1] == tables
-
-
-def test_tables_by_several_settings_are_not_put_together(workdir):
-    flags = [f"--workdir={workdir}", "--targets=lfw", "--gather"]
+    more = f"### {shown}: 1 seeds\n\nOf before.\n\n### Gain against"
+    page.write_text(page.read_text().replace("### Gain against", more))
+    chart.write_bytes(b"as it was")
     ablation.main(flags)
-    page = (workdir / "RESULTS.md").read_text()
-    of_before = page.replace("start: **twice the rate**", "start: **half the rate**")
-    (workdir / "RESULTS.md").write_text(of_before)
-    with pytest.raises(SystemExit, match="whose tables of lfw are by other settings .*half the"):
-        ablation.main(flags)
-    assert (workdir / "RESULTS.md").read_text() == of_before
+    assert chart.read_bytes() == b"as it was" and more in page.read_text()
     ablation.main([*flags, "--replace"])
-    assert (workdir / "RESULTS.md").read_text() == page
+    assert chart.read_bytes().startswith(b"\x89PNG") and "Of before." not in page.read_text()
 
 
-def test_settings_are_read_where_they_are_written(workdir):
-    ablation.main([f"--workdir={workdir}", "--targets=lfw", "--gather"])
-    written = read_results(workdir, ALL_TARGETS)
-    of_runs = choose(Runs(workdir / "lfw_settings"), TARGETS["lfw"])
-    assert ablation.written_choices("lfw", written, workdir) == of_runs
-    # Before anything runs, by a name of before or without any.
-    flags = [f"--workdir={workdir}", "--written-settings"]
-    with pytest.raises(SystemExit, match="has no settings of random and general start of omniglot"):
-        ablation.main([*flags, "--targets=omniglot"])
-    page = (workdir / "RESULTS.md").read_text()
-    page = page.replace("start: **twice the rate**", "start: **of before**")
-    (workdir / "RESULTS.md").write_text(page)
-    with pytest.raises(SystemExit, match="has no settings of general start of lfw; leave out --wr"):
-        ablation.main([*flags, "--targets=lfw"])
-    assert not (workdir / "lfw_cells.py").exists()
+def run_nothing(monkeypatch):
+    """Lets nothing run; returns which folders and cells would have."""
+    asked_for = {}
+
+    def sweep(folder, target, changes, asked, parallel):
+        asked_for[folder.name] = asked
+        if not (folder / "sweep.json").exists():
+            write_plan(plan_of({}), folder)
+        return True
+
+    monkeypatch.setattr(ablation, "sweep", sweep)
+    return asked_for
+
+
+def test_tables_by_several_settings_are_not_put_together(gathered, monkeypatch):
+    flags, results = gathered
+    page = results / "RESULTS.md"
+    written = page.read_text()
+    asked_for = run_nothing(monkeypatch)
+    for setting, why in (
+        ("half the rate", "by other settings of recognisers, random start: CosFace, .* half the"),
+        ("of before", "tables of lfw are written whose settings of general start the study does"),
+    ):
+        of_before = written.replace("start: **twice the rate**", f"start: **{setting}**")
+        page.write_text(of_before)
+        with pytest.raises(SystemExit, match=why):
+            ablation.main(flags)
+        asked_for.clear()
+        with pytest.raises(SystemExit, match=why):
+            ablation.main(flags[:-1])
+        # Settings were chosen, and no cell ran by them.
+        assert [*asked_for] == ["lfw_settings"] and page.read_text() == of_before
+    ablation.main([*flags, "--replace"])
+    assert page.read_text() == written
+
+
+@pytest.mark.parametrize("more", [(), ("--replace",)])
+def test_cells_run_by_written_settings_and_their_tables_say_so(
+    gathered, tmp_path_factory, monkeypatch, more
+):
+    _, results = gathered
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    lines = (results / "RESULTS.md").read_text().splitlines()
+    settings = [line for line in lines if " start: **" in line]
+    assert len(settings) == len(STARTS)
+    asked_for = run_nothing(monkeypatch)
+    cell = title(3, "random")
+    flags = [f"--workdir={elsewhere}", f"--results={results}", "--targets=lfw", f"--only={cell}"]
+    ablation.main([*flags, "--written-settings", *more])
+    assert [*asked_for] == ["lfw"]  # Nothing was tried.
+    assert {each["recognize.loss"] for each in asked_for["lfw"]} == {"cosface"}
+    # Gathered without the flag, and wherever else.
+    name = cells(TARGETS["lfw"], "", "", 1, CHOICES)[0]["name"]
+    write_run(elsewhere / "lfw" / "cells" / "three" / "evaluate", STARTS["random"], GAIN)
+    write_plan(plan_of({"three": {"name": cell, "seed": 0}}), elsewhere / "lfw")
+    ablation.main([*flags[:3], "--gather", *more])
+    now = (results / "RESULTS.md").read_text().splitlines()
+    assert [line for line in now if " start: **" in line] == settings
+    assert f"### {cell}: 1 seeds" in now and (f"### {name}: 1 seeds" in now) == (not more)
+    alone = elsewhere / "alone"
+    ablation.main([flags[0], f"--results={alone}", "--targets=lfw", "--gather"])
+    now = (alone / "RESULTS.md").read_text().splitlines()
+    assert [line for line in now if " start: **" in line] == [
+        f"- {start} start: **{choice.setting}**, {choice.augmentation}"
+        for start, choice in CHOICES.items()
+    ]
+    assert written_choices(now, TARGETS["lfw"].settings) == CHOICES
+
+
+def test_settings_that_are_not_written_are_refused_before_anything_runs(gathered, monkeypatch):
+    flags, results = gathered
+    asked_for = run_nothing(monkeypatch)
+    flags = [*flags[:2], "--written-settings"]
+    page = results / "RESULTS.md"
+    for target, why in (
+        ("omniglot", "has no settings of random and general start of omniglot"),
+        ("lfw", "has no settings of general start of lfw; leave out --written-settings"),
+    ):
+        with pytest.raises(SystemExit, match=why):
+            ablation.main([*flags, f"--targets={target}"])
+        page.write_text(page.read_text().replace("**, rand_augment", "**, of before"))
+    assert not asked_for
+
+
+def test_no_augmentation_is_one():
+    lines = ["- random start: **CosFace**, no augmentation", "- general start: **CosFace**, affine"]
+    choices = written_choices(lines, TARGETS["lfw"].settings + ("CosFace",))
+    assert choices == {"random": Choice("CosFace", ""), "general": Choice("CosFace", "affine")}
 
 
 def test_what_the_repository_has_written_is_read():
     written = read_results(ROOT / "experiments", ALL_TARGETS)
-    choices = ablation.written_choices("lfw", written, ROOT / "experiments")
+    choices = written_choices(written.sections["lfw"], TARGETS["lfw"].settings)
     config = load_base(str(ROOT / TARGETS["lfw"].base))[1]
     fields = choices["random"].fields(TARGETS["lfw"])
     # The config trains longer than what was chosen for real images.
@@ -425,9 +523,25 @@ def test_what_was_written_by_other_rules_is_decided_anew(workdir):
     assert [(e["holds"], e["claimed"]) for e in now] == [
         (not e["holds"], False) for e in comparisons
     ]
-    # Nor do runs begin whose results could not be written.
-    file.write_text(json.dumps([comparisons[0] | {"name": "of before"}]))
-    with pytest.raises(SystemExit, match="has a comparison 'of before', which study/claims.py"):
+
+
+@pytest.mark.parametrize("field", ["name", "data", "measure"])
+def test_nothing_runs_whose_results_could_not_be_written(gathered, monkeypatch, field):
+    flags, results = gathered
+    asked_for = run_nothing(monkeypatch)
+    comparisons = json.loads((results / "results.json").read_text())
+    text = json.dumps([comparisons[0] | {field: "of before"}])
+    (results / "results.json").write_text(text)
+    with pytest.raises(SystemExit, match=f"whose '{field}' is 'of before', which the study has"):
+        ablation.main(flags[:-1])
+    assert not asked_for and (results / "results.json").read_text() == text
+
+
+def test_sections_of_others_are_not_lost(gathered):
+    flags, results = gathered
+    with (results / "RESULTS.md").open("a") as page:
+        page.write("## Notes\n")
+    with pytest.raises(SystemExit, match="has a section 'Notes'; the study's are lfw, omniglot"):
         ablation.main(flags)
 
 
@@ -451,14 +565,23 @@ def test_within_a_variation_arms_are_compared_with_each_other(workdir, longer):
     training = "; longer training" if longer else ""
     assert [*found] == [
         f"reinforced against {other}, by {TOLD_NOBODY}{training}"
-        for other in ("real images", "cold start", "best of N", "the better of both")
+        for other in (
+            "real images augmented alike",
+            "cold start",
+            "best of N",
+            "the better of both",
+        )
     ]
     assert [each["difference"] for each in found.values()] == pytest.approx([9.0, 9.0, 5.0, 5.0])
+    assert {each["images"] for each in found.values()} == {2}
+    at_least = [each.at_least for each in COMPARISONS if each.name in found]
+    assert at_least == [GOAL, 0.0, 0.0, 0.0]
     # Of real images alone, those that were run with it.
     assert [*found.values()][0]["baseline"] == "real_affine"
     of_samples = [each for each in results if each["name"] in COMPARED_SETS]
     assert {each["name"].partition(", by ")[2] for each in of_samples} == {"", TOLD_NOBODY}
-    assert {each["seeds"] for each in of_samples if TOLD_NOBODY in each["name"]} == {2}
+    told = [each for each in of_samples if TOLD_NOBODY in each["name"]]
+    assert {(each["seeds"], each["images"]) for each in told} == {(2, 2)}
     assert {each["baseline_cell"] for each in found.values()} == {plan["nobody 0"]["name"]}
     assert {each["seeds"] for each in found.values()} == {2}
 
@@ -471,6 +594,7 @@ def test_five_seeds_are_a_claim(tmp_path):
             folder = tmp_path / "lfw" / "cells" / f"cell {seed} {start}" / "evaluate"
             write_run(folder, arms, GAIN)
     write_plan(plan_of(plan), tmp_path / "lfw")
+    keep_choices(tmp_path, "lfw", CHOICES)
     ablation.main([f"--workdir={tmp_path}", "--targets=lfw", "--gather"])
     results = json.loads((tmp_path / "results.json").read_text())
     assert all(result["seeds"] == 5 for result in results)
@@ -478,11 +602,15 @@ def test_five_seeds_are_a_claim(tmp_path):
     assert {r["name"] for r in results if r["claimed"]} == {c.name for c in OF_ONE_TRAINING}
 
 
-def test_results_are_written_where_settings_are_not_known(workdir):
-    shutil.rmtree(workdir / "lfw_settings")
+def test_nothing_is_gathered_where_settings_are_not_known(workdir, capsys):
     ablation.main([f"--workdir={workdir}", "--targets=lfw", "--gather"])
-    assert json.loads((workdir / "results.json").read_text())
-    assert "settings are not known: the run" in (workdir / "RESULTS.md").read_text()
+    written = [(workdir / name).read_text() for name in ("results.json", "RESULTS.md")]
+    shutil.rmtree(workdir / "lfw_settings")
+    capsys.readouterr()
+    ablation.main([f"--workdir={workdir}", "--targets=lfw", "--gather"])
+    said = capsys.readouterr().out
+    assert "lfw: nothing is gathered without recognisers' settings: the run 'random" in said
+    assert [(workdir / name).read_text() for name in ("results.json", "RESULTS.md")] == written
 
 
 def test_a_gain_below_the_goal_is_no_claim(workdir):
@@ -495,11 +623,7 @@ def test_a_gain_below_the_goal_is_no_claim(workdir):
 
 def test_settings_are_those_of_the_best_arm_without_synthetic_images(workdir):
     choices = choose(Runs(workdir / "lfw_settings"), TARGETS["lfw"])
-    expected = {
-        "random": Choice("CosFace, twice the rate", "affine"),
-        "general": Choice("twice the rate", "rand_augment"),
-    }
-    assert choices == expected
+    assert choices == CHOICES
     for cell in cells(TARGETS["lfw"], "data", "priors", 1, choices):
         if cell["recognize.start"] == "random":
             assert cell["recognize.loss"] == "cosface" and cell["recognize.learning_rate"] == 2e-3
