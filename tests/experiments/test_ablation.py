@@ -384,6 +384,11 @@ def test_tables_that_are_written_by_more_seeds_stay(gathered, capsys):
         f"lfw, table {heading!r}: stays as it is written, by more seeds or measures"
         for heading in (HEADROOM_HEADING, title(1, "random"))
     ]
+    # What was not written before comes to its place.
+    first, last = (changed.index(f"### {title(1, start)}") for start in STARTS)
+    page.write_text(changed[:first] + changed[last:])
+    ablation.main(flags)
+    assert page.read_text() == changed.replace(*reversed(changes[0]))
     ablation.main([*flags, "--replace"])
     assert page.read_text() == tables
 
