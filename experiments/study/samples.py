@@ -2,7 +2,7 @@
 
 Recognisers of real images and samples are compared in claims.py. Here sets of samples are, before
 anybody trains on them. It was asked when the runs of faces of 400 updates were known, so that
-nothing of it is a claim; by a prior that is told nobody, when none of its runs was.
+nothing of it is a claim; by a prior that is told nobody, when none of its runs on test people was.
 """
 
 from __future__ import annotations
