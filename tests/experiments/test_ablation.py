@@ -626,6 +626,22 @@ def test_a_gain_below_the_goal_is_no_claim(workdir):
     assert decide(above, runs, {"": runs}, "open_map")["holds"]
 
 
+def test_baselines_that_were_not_run_are_passed_over_within_a_variation_alone(workdir):
+    runs = [*Runs(workdir / "lfw").named(title(1, "random")).values()]
+    for within in (True, False):
+        asked = COMPARISONS[0].__class__(
+            "x", "real_affine", "random", ("real", "not run"), "random", within=within
+        )
+        if within:
+            assert decide(asked, runs, {"": runs}, "open_map")["baseline"] == "real"
+        else:
+            with pytest.raises(ValueError, match="there is no arm 'not run'"):
+                decide(asked, runs, {"": runs}, "open_map")
+    alone = COMPARISONS[0].__class__("x", "real", "random", ("not run",), "random", within=True)
+    with pytest.raises(LookupError, match="has a baseline of 'x'"):
+        decide(alone, runs, {"": runs}, "open_map")
+
+
 def test_settings_are_those_of_the_best_arm_without_synthetic_images(workdir):
     choices = choose(Runs(workdir / "lfw_settings"), TARGETS["lfw"])
     assert choices == CHOICES
