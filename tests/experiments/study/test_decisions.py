@@ -6,7 +6,7 @@ from pathlib import Path
 from study.claims import SEEDS_OF_A_CLAIM
 from study.decisions import decisions_table
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def comparison(name, images=2, seeds=5, **changes):

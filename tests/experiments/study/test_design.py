@@ -13,12 +13,15 @@ from study.design import (
     cells,
     choosing_cells,
     headroom_cells,
+    names_of_cells,
+    title,
     variations_of,
 )
-from study.variations import ARMS_OF_VARIATIONS
+from study.variations import ARMS_OF_VARIATIONS, OF_OTHER_PRIORS, VARIATIONS
 from sweeping.cells import cell_names, changed_config
 from sweeping.python_files import load_base
 
+from rlsyn_jax import config as configuration
 from rlsyn_jax.data.identity_dataset import IdentityDataset
 from rlsyn_jax.data.splits import split_dataset
 
@@ -95,3 +98,44 @@ def test_variations_have_the_arms_that_show_them():
         "real_reinforced_selected",
         "real_affine",
     )
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_target_runs_the_variations_that_change_its_config(name):
+    target = TARGETS[name]
+    _, config = load_base(target.base)
+    assert target.samples == config.synthesize.images
+    for variation, changes in VARIATIONS.items():
+        changed = any(
+            configuration.field(config, path) != value
+            for path, value in changes.items()
+            # What goes along with another algorithm.
+            if path not in ("reinforce.micro_batch", "reinforce.samples_per_start")
+        )
+        if variation in OF_OTHER_PRIORS and name in ("orl", "procedural"):
+            assert variation not in target.variations
+        else:
+            assert changed == (variation in target.variations), variation
+
+
+def test_more_real_images_are_measured_with_what_was_chosen():
+    target, choices = TARGETS["omniglot"], dict.fromkeys(STARTS, Choice("CosFace", "affine"))
+    for cell in headroom_cells(target, "data", "", 1, choices):
+        assert cell["recognize.loss"] == "cosface" and cell["recognize.augmentation"] == "affine"
+
+
+@pytest.mark.parametrize(("name", "updates"), [("omniglot", 1600), ("lfw", 800)])
+def test_updates_are_so_many_times_the_configured_ones(name, updates):
+    choice = Choice("eight times the rate, four times the updates", "")
+    assert choice.fields(TARGETS[name])["recognize.steps"] == updates
+
+
+def test_longer_training_makes_so_many_times_the_chosen_updates():
+    choices = dict.fromkeys(STARTS, Choice("four times the rate, twice the updates", ""))
+    made = cells(TARGETS["lfw"], "data", "", 1, choices)
+    updates = {cell["name"]: cell["recognize.steps"] for cell in made}
+    for start in STARTS:
+        assert updates[title(1, start)] == 400
+        assert updates[title(1, start, longer=True)] == 1600
+    assert title(1, "random", longer=True) in names_of_cells(TARGETS["lfw"])
+    assert title(1, "random", longer=True) not in names_of_cells(TARGETS["orl"])

@@ -7,7 +7,7 @@ from study.claims import SEEDS_OF_A_CLAIM
 from study.design import SET_MEASURES
 from study.samples import COMPARED_SETS, compare_sets, is_better, samples_table
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 COLD, REINFORCED = [0.50, 0.52, 0.54], [0.80, 0.80, 0.80]
 AGAINST_COLD = next(iter(COMPARED_SETS))
 
