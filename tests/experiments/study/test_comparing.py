@@ -15,7 +15,7 @@ from study.design import (
 )
 from study.gathering import Runs, decide
 from study.samples import COMPARED_SETS
-from study.variations import ARMS_OF_VARIATIONS, TOLD_NOBODY
+from study.variations import ARMS_OF_VARIATIONS, TOLD_NOBODY, TOLD_NOBODY_120
 from sweeping.plan import read_plan, write_plan
 
 OF_ONE_TRAINING = [c for c in COMPARISONS if not c.variation and not c.longer]
@@ -88,13 +88,15 @@ def test_a_variation_is_compared_with_the_cells_of_its_seeds(written, tmp_path):
             assert shlex.quote(name) in result["command"]
 
 
-@pytest.mark.parametrize("longer", [False, True])
-def test_within_a_variation_arms_are_compared_with_each_other(written, workdir, longer):
+@pytest.mark.parametrize(
+    ("variation", "longer"), [(TOLD_NOBODY, False), (TOLD_NOBODY, True), (TOLD_NOBODY_120, True)]
+)
+def test_within_a_variation_arms_are_compared_with_each_other(written, workdir, variation, longer):
     plan = read_plan(workdir / "lfw").cells
     for seed in range(2):
         name = f"nobody {seed}"
-        plan[name] = {"name": variation_title(TOLD_NOBODY, longer=longer), "seed": seed}
-        arms = (*ARMS_OF_VARIATIONS[TOLD_NOBODY], "real_affine")
+        plan[name] = {"name": variation_title(variation, longer=longer), "seed": seed}
+        arms = (*ARMS_OF_VARIATIONS[variation], "real_affine")
         gain = {"real_reinforced": 0.09, "real_best_of": 0.04}
         written.run(workdir / "lfw" / "cells" / name / "evaluate", arms, gain)
     write_plan(written.plan(plan), workdir / "lfw")
@@ -107,7 +109,7 @@ def test_within_a_variation_arms_are_compared_with_each_other(written, workdir, 
     }
     training = "; longer training" if longer else ""
     assert [*found] == [
-        f"reinforced against {other}, by {TOLD_NOBODY}{training}"
+        f"reinforced against {other}, by {variation}{training}"
         for other in (
             "real images augmented alike",
             "cold start",
@@ -122,7 +124,7 @@ def test_within_a_variation_arms_are_compared_with_each_other(written, workdir, 
     # Of real images alone, those that were run with it.
     assert [*found.values()][0]["baseline"] == "real_affine"
     of_samples = [each for each in results if each["name"] in COMPARED_SETS]
-    assert {each["name"].partition(", by ")[2] for each in of_samples} == {"", TOLD_NOBODY}
+    assert {each["name"].partition(", by ")[2] for each in of_samples} == {"", variation}
     told = [each for each in of_samples if TOLD_NOBODY in each["name"]]
     assert {(each["seeds"], each["images"]) for each in told} == {(2, 2)}
     assert {each["baseline_cell"] for each in found.values()} == {plan["nobody 0"]["name"]}
