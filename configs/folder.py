@@ -4,9 +4,9 @@
         --config.general_data.path=GENERAL_FOLDER
 
 The prior learns from the general folder: many other people, two or three images of some and one of
-most are enough. Recipe and rates are those that served validation people of faces in the wild at 32
-pixels best (experiments/LOG.md); of larger images, as on accelerators, nothing was measured. Sizes
-and budgets follow the machine that is found. With one training image a person also give
+most are enough. The recipe was chosen on validation people of grey faces in the wild at 32 pixels
+(experiments/LOG.md); of larger images, as on accelerators, nothing was measured. Sizes and budgets
+follow the machine that is found. With one training image a person also give
 --config.rewards.richness.weight=0.
 """
 
@@ -43,15 +43,16 @@ def get_config(path="data/identities"):
     config.reinforce.evaluate_every = 10
     config.reinforce.samples = 4
     config.reinforce.num_steps = 8
-    config.reinforce.eta = 0.1  # Rollouts like the samples, which the solver draws without noise.
+    config.reinforce.eta = 0.1  # Samples are drawn without any noise.
     config.reinforce.trainable = "lora"
     config.reinforce.learning_rate = 1e-3
-    # Guidance makes samples of a person alike; reinforcement sees to the right one.
+    # Guidance makes samples of a person alike; that they show the right one, reinforcement sees to.
     config.reinforce.guidance_scale = 1.0
     config.synthesize.guidance_scale = 1.0
     config.synthesize.num_steps = 16
     config.synthesize.images = 40
     config.recognize.start = "random"
+    config.recognize.learning_rate = 4e-3
     config.recognize.synthetic_per_identity = 3
     config.recognize.candidates_per_identity = 6
     config.recognize.augmentation = "rand_augment"
@@ -69,7 +70,6 @@ def get_config(path="data/identities"):
         config.pretrain.batch_size = 32
         config.reinforce.identities = 16
         config.recognize.steps = 1600
-        config.recognize.learning_rate = 4e-3
     else:
         # One accelerator, or several: the batch grows with them.
         devices = jax.device_count()

@@ -1,10 +1,10 @@
 """What the study compares, and what of it counts as a claim.
 
-Each comparison is written before the runs of its arm begin, as the repository's history shows; of
+Each comparison is written before the runs of its arm begin, as the repository's history shows. Of
 those with a longer prior's people and with longer training, the figures of the baselines were known
-by then, and of those with 120 samples by a prior that is told nobody, two seeds with 40. One was
-written after runs that it looks at: reinforcement against the better of cold start and best of N,
-since sifting was seen to do harm, by which it is no control.
+by then; of those with 120 samples by a prior that is told nobody, two seeds with 40 samples. One
+was written after runs that it looks at: reinforcement against the better of cold start and best of
+N, since sifting was seen to do harm, by which it is no control.
 """
 
 from __future__ import annotations

@@ -43,9 +43,9 @@ _ABOUT = (
 _ABOUT_SAMPLES = (
     "And what reinforcement does to samples, before anybody trains on them, by measures in which",
     "no reward has a part: changes in points, of distances as they are, with 95 % intervals by",
-    "Student's t over seeds; as seeds share people, they may be a little narrow. It was asked when",
-    "the runs were known, but for those by a prior that is told nobody (of its 120 samples, when",
-    "two seeds of 40 were known), and nothing of it is a claim. Fewer near copies and a smaller",
+    "Student's t over seeds; as seeds share people, they may be a little narrow. Nothing of it is",
+    "a claim: it was asked when the runs were known, but by a prior that is told nobody before",
+    "them, and of its 120 samples when two seeds of 40 were known. Fewer near copies and a smaller",
     "distance are better.",
     "",
 )

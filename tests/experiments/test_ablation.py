@@ -34,7 +34,7 @@ def test_the_sweep_file_gives_the_cells():
     assert scope["BASE"].endswith("configs/omniglot.py:small2")
 
 
-def asked_for(made, *flags):
+def cells_asked_for(made, *flags):
     options = ablation.parse(["--workdir=DIR", "--targets=omniglot", *flags])
     return [cell for cell in made if ablation.is_asked_for(cell, options)]
 
@@ -43,14 +43,14 @@ def test_the_command_of_a_table_runs_its_cells_alone():
     target = TARGETS["omniglot"]
     planned = target, "data", "", 5, dict.fromkeys(STARTS, Choice("CosFace", "affine"))
     made, more = cells(*planned), headroom_cells(*planned)
-    assert asked_for(made) == made and asked_for(more) == more
+    assert cells_asked_for(made) == made and cells_asked_for(more) == more
     names = {cell["name"] for cell in made + more}
     assert names <= names_of_cells(target)
     for name in {cell["name"] for cell in made}:
-        found = asked_for(made + more, f"--only={name}", "--seeds=2")
+        found = cells_asked_for(made + more, f"--only={name}", "--seeds=2")
         assert [(cell["name"], cell["seed"]) for cell in found] == [(name, 0), (name, 1)]
-    assert asked_for(made + more, f"--only={HEADROOM}") == more
-    several = asked_for(made, "--only=strength *", "--only=2 images, *", "--seeds=1")
+    assert cells_asked_for(made + more, f"--only={HEADROOM}") == more
+    several = cells_asked_for(made, "--only=strength *", "--only=2 images, *", "--seeds=1")
     of_two = len(STARTS) * len(target.trainings)
     assert len(several) == of_two + sum(name.startswith("strength ") for name in target.variations)
 

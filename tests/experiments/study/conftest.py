@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import ablation
 import pytest
+from study.claims import COMPARISONS
 from study.design import (
     CHOOSERS,
     MEASURES,
@@ -98,8 +99,14 @@ def write_settings_runs(folder):
 
 @pytest.fixture
 def written():
-    """What writes runs, and what they say: run, plan, gain of arms, choices."""
-    return SimpleNamespace(run=write_run, plan=plan_of, gain=GAIN, choices=CHOICES)
+    """What writes runs, what they say, and the comparisons of cells that nothing varies."""
+    return SimpleNamespace(
+        run=write_run,
+        plan=plan_of,
+        gain=GAIN,
+        choices=CHOICES,
+        compared=[each for each in COMPARISONS if not each.variation and not each.longer],
+    )
 
 
 @pytest.fixture(name="workdir")

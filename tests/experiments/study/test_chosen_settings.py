@@ -32,24 +32,24 @@ def test_settings_are_those_of_the_best_arm_without_synthetic_images(written, wo
 
 def test_nothing_is_gathered_where_settings_are_not_known(workdir, capsys):
     ablation.main([f"--workdir={workdir}", "--targets=lfw", "--gather"])
-    written = [(workdir / name).read_text() for name in ("results.json", "RESULTS.md")]
+    before = [(workdir / name).read_text() for name in ("results.json", "RESULTS.md")]
     shutil.rmtree(workdir / "lfw_settings")
     capsys.readouterr()
     ablation.main([f"--workdir={workdir}", "--targets=lfw", "--gather"])
     said = capsys.readouterr().out
     assert "lfw: nothing is gathered without recognisers' settings: the run 'random" in said
-    assert [(workdir / name).read_text() for name in ("results.json", "RESULTS.md")] == written
+    assert [(workdir / name).read_text() for name in ("results.json", "RESULTS.md")] == before
 
 
 def test_tables_by_several_settings_are_not_put_together(gathered, asked_for):
     flags, results = gathered
     page = results / "RESULTS.md"
-    written = page.read_text()
+    tables = page.read_text()
     for setting, why in (
         ("half the rate", "by other settings of recognisers, random start: CosFace, .* half the"),
         ("of before", "tables of lfw are written whose settings of general start the study does"),
     ):
-        of_before = written.replace("start: **twice the rate**", f"start: **{setting}**")
+        of_before = tables.replace("start: **twice the rate**", f"start: **{setting}**")
         page.write_text(of_before)
         with pytest.raises(SystemExit, match=why):
             ablation.main(flags)
@@ -59,7 +59,7 @@ def test_tables_by_several_settings_are_not_put_together(gathered, asked_for):
         # Settings were chosen, and no cell ran by them.
         assert [*asked_for] == ["lfw_settings"] and page.read_text() == of_before
     ablation.main([*flags, "--replace"])
-    assert page.read_text() == written
+    assert page.read_text() == tables
 
 
 @pytest.mark.parametrize("more", [(), ("--replace",)])

@@ -1,4 +1,4 @@
-"""Every cell of the study is a valid run, and what is compared is measured in it."""
+"""Every cell of the study is a valid run, with what was chosen, and has what is compared."""
 
 import numpy as np
 import pytest

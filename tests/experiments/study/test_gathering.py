@@ -2,9 +2,7 @@
 
 import json
 
-from study.design import (
-    title,
-)
+from study.design import title
 from study.gathering import Runs, stage_hours
 
 

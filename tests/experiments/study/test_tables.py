@@ -6,7 +6,6 @@ import shutil
 
 import ablation
 import pytest
-from study.claims import COMPARISONS
 from study.design import (
     MEASURES,
     TARGETS,
@@ -15,15 +14,13 @@ from study.design import (
 )
 from study.samples import COMPARED_SETS
 
-OF_ONE_TRAINING = [c for c in COMPARISONS if not c.variation and not c.longer]
 
-
-def test_claims_hold_where_mean_and_interval_say_so(workdir):
+def test_claims_hold_where_mean_and_interval_say_so(written, workdir):
     ablation.main([f"--workdir={workdir}", "--targets=lfw", "--gather"])
     results = json.loads((workdir / "results.json").read_text())
     # One number of images is complete, and nothing that trained longer.
     of_samples = [result for result in results if result["name"] in COMPARED_SETS]
-    assert len(results) == len(OF_ONE_TRAINING) * len(MEASURES) + len(of_samples)
+    assert len(results) == len(written.compared) * len(MEASURES) + len(of_samples)
     assert [(each["measure"], each["difference"], each["holds"]) for each in of_samples] == [
         ("right identity, %", 37.5, True),
         ("Frechet distance", -0.0766, True),

@@ -181,14 +181,14 @@ def test_sections_of_others_are_not_lost(gathered):
 
 
 def test_what_the_repository_has_written_is_read():
-    written = read_results(ROOT / "experiments", ALL_TARGETS)
-    choices = written_choices(written.sections["lfw"], TARGETS["lfw"].settings)
+    results = read_results(ROOT / "experiments", ALL_TARGETS)
+    choices = written_choices(results.sections["lfw"], TARGETS["lfw"].settings)
     config = load_base(str(ROOT / TARGETS["lfw"].base))[1]
     fields = choices["random"].fields(TARGETS["lfw"])
     # The config trains longer than what was chosen for real images.
     assert fields.pop("recognize.steps") * TARGETS["lfw"].longer == config.recognize.steps
     assert all(configuration.field(config, path) == value for path, value in fields.items())
-    for name, section in written.sections.items():
+    for name, section in results.sections.items():
         parts = parts_of(section)
         assert set(parts) <= set(headings(TARGETS[name]))
         assert [line for part in parts.values() for line in part.lines] == section
