@@ -15,15 +15,23 @@ from study.design import (
     headroom_cells,
     names_of_cells,
     title,
+    variation_title,
     variations_of,
 )
-from study.variations import ARMS_OF_VARIATIONS, OF_OTHER_PRIORS, VARIATIONS
+from study.variations import (
+    ARMS_OF_VARIATIONS,
+    OF_OTHER_PRIORS,
+    TOLD_NOBODY,
+    TOLD_NOBODY_120,
+    VARIATIONS,
+)
 from sweeping.cells import cell_names, changed_config
 from sweeping.python_files import load_base
 
 from rlsyn_jax import config as configuration
 from rlsyn_jax.data.identity_dataset import IdentityDataset
 from rlsyn_jax.data.splits import split_dataset
+from rlsyn_jax.stages.best_of import candidates_after
 
 
 @pytest.mark.parametrize("name", [*TARGETS, "tiny"])
@@ -139,3 +147,15 @@ def test_longer_training_makes_so_many_times_the_chosen_updates():
         assert updates[title(1, start, longer=True)] == 1600
     assert title(1, "random", longer=True) in names_of_cells(TARGETS["lfw"])
     assert title(1, "random", longer=True) not in names_of_cells(TARGETS["orl"])
+
+
+@pytest.mark.parametrize(("variation", "best_of"), [(TOLD_NOBODY, 7), (TOLD_NOBODY_120, 3)])
+def test_what_is_sifted_costs_as_many_passes_as_reinforcement(variation, best_of):
+    target = TARGETS["lfw"]
+    _, base = load_base(target.base)
+    choices = dict.fromkeys(STARTS, Choice("CosFace", "affine"))
+    named = variation_title(variation, longer=True)
+    (changes,) = (c for c in cells(target, "data", "", 1, choices) if c["name"] == named)
+    config = changed_config(base, changes, named)
+    people = round(target.identities * (1 - config.split.held_out_fraction))
+    assert candidates_after(config, config.reinforce.iterations, people) == best_of
