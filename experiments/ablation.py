@@ -34,6 +34,7 @@ from study.design import (
     Target,
     cells,
     choosing_cells,
+    first_seed,
     headroom_cells,
     names_of_cells,
 )
@@ -117,7 +118,7 @@ def settings_before(
 def is_asked_for(cell: dict, options: argparse.Namespace) -> bool:
     """Whether a cell is among the seeds and headings that the options name."""
     named = not options.only or is_like(cell["name"], options.only)
-    return named and cell["seed"] < options.seeds
+    return named and cell["seed"] - first_seed(cell["name"]) < options.seeds
 
 
 def sweep(
@@ -173,7 +174,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         default=",".join(TARGETS),
         help="some of them, or tiny, which shows in minutes that everything runs",
     )
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=5, help="of each cell, from its first one")
     add_only(parser)
     parser.add_argument("--parallel", type=int, default=1, help="runs at a time")
     parser.add_argument("--gather", action="store_true", help="run nothing")

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterable, Iterator
 
 from study.claims import COMPARISONS
-from study.design import ALL_TARGETS, MEASURES, title, variation_title
+from study.design import ALL_TARGETS, MEASURES, first_seed, title, variation_title
 from study.gathering import Runs, decide
 from study.samples import COMPARED_SETS, compare_sets
 from study.variations import IMAGES_OF_VARIATIONS
@@ -64,5 +64,8 @@ def compare_samples(name: str, runs: Runs) -> Iterator[dict]:
 def command_of(name: str, seeds: Iterable[int], headings: Iterable[str]) -> str:
     """Returns what makes the runs of some seeds that have some headings."""
     command = f"python experiments/ablation.py --workdir=DIR --data=FOLDER --targets={name}"
-    only = [f"--only={shlex.quote(heading)}" for heading in dict.fromkeys(headings)]
-    return " ".join([command, f"--seeds={max(seeds) + 1}", *only])
+    headings = dict.fromkeys(headings)
+    number = max(seeds) + 1 - min(map(first_seed, headings))
+    return " ".join(
+        [command, f"--seeds={number}", *(f"--only={shlex.quote(each)}" for each in headings)]
+    )

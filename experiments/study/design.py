@@ -19,6 +19,7 @@ from typing import Any
 
 from study.variations import (
     ARMS_OF_VARIATIONS,
+    FIRST_SEEDS,
     IMAGES_OF_VARIATIONS,
     OF_DEFAULTS,
     OF_FACES_IN_THE_WILD,
@@ -101,6 +102,8 @@ CHOOSERS = {
     "random": REAL_ONLY,
     "general": tuple(arm for arm in EQUAL_INFORMATION if arm != "real_general"),  # Not trained.
 }
+# Ends the names of cells whose recognisers make more updates than were chosen for real images.
+_LONGER = ", longer training"
 # The arm that tries the augmentations of a start one after the other.
 AUGMENTED = {"general": "real_joint"}
 
@@ -333,7 +336,7 @@ def cells(
         target: the target.
         data: folder that holds its data sets.
         cache: folder where priors are kept.
-        seeds: number of seeds.
+        seeds: number of seeds, from the first one of each name.
         choices: how the recognisers of each start train.
     """
     common, made = _common(target, data, cache), []
@@ -357,7 +360,8 @@ def cells(
             fields |= choices["random"].fields(target)
             fields["recognize.steps"] *= target.trainings[longer]
             name = variation_title(name, longer=longer)
-            made.append({"name": name, "seed": seed, **common, **fields, **changes})
+            numbered = first_seed(name) + seed
+            made.append({"name": name, "seed": numbered, **common, **fields, **changes})
     return made
 
 
@@ -456,4 +460,9 @@ def title(images: int, start: str, *, longer: bool = False) -> str:
 
 def variation_title(name: str, *, longer: bool = False) -> str:
     """Returns the name of the cells of a variation, by either training."""
-    return name + (", longer training" if longer else "")
+    return name + (_LONGER if longer else "")
+
+
+def first_seed(cell: str) -> int:
+    """Returns the seed of the first of the cells of a name."""
+    return FIRST_SEEDS.get(cell.removesuffix(_LONGER), 0)

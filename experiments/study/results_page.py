@@ -37,7 +37,8 @@ _ABOUT = (
     "N, which was asked when runs of it were known. Longer training is so many times the updates",
     "that were chosen for real images; who trains so is compared with the best of those who do and",
     "of those who do not. By a prior that is told nobody all are of one run, whose real images are",
-    "augmented as the others.",
+    "augmented as the others. Further seeds (5 to 9) decide by themselves, and were planned when",
+    "the first ones (0 to 4) were known.",
     "",
 )
 _ABOUT_SAMPLES = (
@@ -45,8 +46,8 @@ _ABOUT_SAMPLES = (
     "no reward has a part: changes in points, of distances as they are, with 95 % intervals by",
     "Student's t over seeds; as seeds share people, they may be a little narrow. Nothing of it is",
     "a claim: it was asked when the runs were known, but by a prior that is told nobody before",
-    "them, and of its 120 samples when two seeds of 40 were known. Fewer near copies and a smaller",
-    "distance are better.",
+    "them, of its 120 samples when two seeds of 40 were known, and of further seeds when the first",
+    "ones were. Fewer near copies and a smaller distance are better.",
     "",
 )
 _ABOUT_TABLES = (

@@ -15,7 +15,13 @@ from study.design import (
 )
 from study.gathering import Runs, decide
 from study.samples import COMPARED_SETS
-from study.variations import ARMS_OF_VARIATIONS, TOLD_NOBODY, TOLD_NOBODY_120
+from study.variations import (
+    ARMS_OF_VARIATIONS,
+    FIRST_SEEDS,
+    TOLD_NOBODY,
+    TOLD_NOBODY_120,
+    TOLD_NOBODY_120_FURTHER,
+)
 from sweeping.plan import read_plan, write_plan
 
 
@@ -87,12 +93,13 @@ def test_a_variation_is_compared_with_the_cells_of_its_seeds(written, tmp_path):
 
 
 @pytest.mark.parametrize("longer", [False, True])
-@pytest.mark.parametrize("variation", [TOLD_NOBODY, TOLD_NOBODY_120])
+@pytest.mark.parametrize("variation", [TOLD_NOBODY, TOLD_NOBODY_120, TOLD_NOBODY_120_FURTHER])
 def test_within_a_variation_arms_are_compared_with_each_other(written, workdir, variation, longer):
     plan = read_plan(workdir / "lfw").cells
     for seed in range(2):
         name = f"nobody {seed}"
-        plan[name] = {"name": variation_title(variation, longer=longer), "seed": seed}
+        numbered = FIRST_SEEDS.get(variation, 0) + seed
+        plan[name] = {"name": variation_title(variation, longer=longer), "seed": numbered}
         arms = (*ARMS_OF_VARIATIONS[variation], "real_affine")
         gain = {"real_reinforced": 0.09, "real_best_of": 0.04}
         written.run(workdir / "lfw" / "cells" / name / "evaluate", arms, gain)
@@ -126,6 +133,10 @@ def test_within_a_variation_arms_are_compared_with_each_other(written, workdir, 
     assert {(each["seeds"], each["images"]) for each in told} == {(2, 2)}
     assert {each["baseline_cell"] for each in found.values()} == {plan["nobody 0"]["name"]}
     assert {each["seeds"] for each in found.values()} == {2}
+    # The command names as many seeds as there are, whichever is the first.
+    named = f"--seeds=2 --only={shlex.quote(plan['nobody 0']['name'])}"
+    assert all(each["command"].endswith(named) for each in found.values())
+    assert named in (workdir / "RESULTS.md").read_text()
 
 
 @pytest.mark.parametrize(("gain", "of_best"), [(0.03, False), (0.05, True)])

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from study.claims import CLAIMED, COMPARISONS
+from study.claims import CLAIMED, COMPARISONS, SEEDS_OF_A_CLAIM
 from study.design import (
     CHOOSERS,
     REAL_ONLY,
@@ -23,6 +23,7 @@ from study.variations import (
     OF_OTHER_PRIORS,
     TOLD_NOBODY,
     TOLD_NOBODY_120,
+    TOLD_NOBODY_120_FURTHER,
     VARIATIONS,
 )
 from sweeping.cells import cell_names, changed_config
@@ -149,7 +150,26 @@ def test_longer_training_makes_so_many_times_the_chosen_updates():
     assert title(1, "random", longer=True) not in names_of_cells(TARGETS["orl"])
 
 
-@pytest.mark.parametrize(("variation", "best_of"), [(TOLD_NOBODY, 7), (TOLD_NOBODY_120, 3)])
+def test_further_seeds_are_the_same_runs_by_seeds_that_the_first_do_not_have():
+    choices = dict.fromkeys(STARTS, Choice("CosFace", "affine"))
+    made = cells(TARGETS["lfw"], "data", "", SEEDS_OF_A_CLAIM, choices)
+    first, further = (
+        [
+            {field: value for field, value in cell.items() if field != "name"}
+            for cell in made
+            if cell["name"] == variation_title(variation, longer=True)
+        ]
+        for variation in (TOLD_NOBODY_120, TOLD_NOBODY_120_FURTHER)
+    )
+    assert [cell.pop("seed") for cell in first] == [0, 1, 2, 3, 4]
+    assert [cell.pop("seed") for cell in further] == [5, 6, 7, 8, 9]
+    assert first == further
+
+
+@pytest.mark.parametrize(
+    ("variation", "best_of"),
+    [(TOLD_NOBODY, 7), (TOLD_NOBODY_120, 3), (TOLD_NOBODY_120_FURTHER, 3)],
+)
 def test_what_is_sifted_costs_as_many_passes_as_reinforcement(variation, best_of):
     target = TARGETS["lfw"]
     _, base = load_base(target.base)
