@@ -1,14 +1,17 @@
 """Every test sees eight virtual CPU devices; whole runs are processes of their own.
 
-Tests spend their time in compiling, so machine code is optimised little; buffers, whose sizes some
-tests read, are laid out before it is made. `program` also shrinks the quickstart's arrays, and
-keeps what was compiled for the session's other runs.
+Tests spend their time in compiling, so what was compiled is kept for the session's other tests and
+processes, and machine code is optimised little and not made by XLA's fusion emitters, which then
+take most of the rest; buffers, whose sizes some tests read, are laid out before it is made.
+`program` also shrinks the quickstart's arrays.
 """
 
+import atexit
 import contextlib
 import ctypes
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,7 +22,28 @@ import pytest
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
-jax.config.update("jax_disable_most_optimizations", True)
+# Processes that tests start, and those of pytest itself, take this over.
+_PREFIX = "rlsyn_jax_tests_"
+if _PREFIX not in os.environ.get("JAX_COMPILATION_CACHE_DIR", ""):
+    kept = tempfile.mkdtemp(prefix=_PREFIX)
+    atexit.register(shutil.rmtree, kept, ignore_errors=True)
+    os.environ |= {
+        "JAX_COMPILATION_CACHE_DIR": kept,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        "XLA_FLAGS": " ".join(
+            (
+                os.environ.get("XLA_FLAGS", ""),
+                "--xla_backend_optimization_level=0",
+                "--xla_llvm_disable_expensive_passes=true",
+                "--xla_cpu_use_fusion_emitters=false",
+            )
+        ).strip(),
+    }
+# JAX has read its own settings when it was imported; XLA's flags it reads when it first compiles.
+jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 ROOT = Path(__file__).parents[1]
 QUICKSTART = ROOT / "configs" / "quickstart.py"
@@ -70,17 +94,6 @@ class Program:
 
     tiny_fields = TINY
 
-    def __init__(self, cache: Path):
-        """Keeps compiled programs in the folder `cache`."""
-        self._environment = {
-            "JAX_PLATFORMS": "cpu",
-            "JAX_COMPILATION_CACHE_DIR": str(cache),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-            "XLA_FLAGS": "--xla_backend_optimization_level=0 "
-            "--xla_llvm_disable_expensive_passes=true",
-        }
-
     @staticmethod
     def config(**fields):
         """Returns the tiny config, with sections' fields changed: config(adapt={"steps": 2})."""
@@ -103,12 +116,12 @@ class Program:
 
     def python(self, *arguments, devices=1, environment=None) -> subprocess.Popen:
         """Starts an interpreter in the repository with the environment of a run."""
-        settings = {"JAX_NUM_CPU_DEVICES": str(devices), **(environment or {})}
+        settings = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
         log = tempfile.TemporaryFile("w+")  # A pipe would hold a talkative run up.
         process = subprocess.Popen(
             [sys.executable, *arguments],
             cwd=ROOT,
-            env=os.environ | self._environment | settings,
+            env=os.environ | settings | (environment or {}),
             stdout=log,
             stderr=subprocess.STDOUT,
         )
@@ -149,5 +162,5 @@ def mounted():
 
 
 @pytest.fixture(scope="session")
-def program(tmp_path_factory) -> Program:
-    return Program(tmp_path_factory.mktemp("compilation_cache"))
+def program() -> Program:
+    return Program()
