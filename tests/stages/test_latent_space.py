@@ -54,8 +54,7 @@ def built(name):
 @functools.cache
 def weights(name, seed=0):
     model = built(name)
-    key = jax.random.key(seed, impl="rbg")  # The default takes much longer to compile.
-    return jax.jit(model.init)(key, jnp.zeros((1, 4, 4, 3)))["params"]
+    return jax.jit(model.init)(jax.random.key(seed), jnp.zeros((1, 4, 4, 3)))["params"]
 
 
 def write(folder, name, seed=0, **changed):

@@ -26,8 +26,7 @@ AUTOENCODER = {
 def write_autoencoder(folder):
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in AUTOENCODER.items()}
     images = np.zeros((1, 8, 8, 3), np.float32)
-    key = jax.random.key(0, impl="rbg")  # The default takes much longer to compile.
-    params = jax.jit(TinyAutoencoder(**fields).init)(key, images)["params"]
+    params = jax.jit(TinyAutoencoder(**fields).init)(jax.random.key(0), images)["params"]
     record = {"network": "TinyAutoencoder", "autoencoder": AUTOENCODER}
     with CheckpointStore(folder) as store:
         store.save(1, {"params": params}, config=record, iterator_state=None)
