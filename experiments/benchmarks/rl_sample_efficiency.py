@@ -119,7 +119,9 @@ def reinforce(config: ConfigDict, workdir: Path, seed: int, iterations: int, mea
         if number in wanted:
             values = measure(merge(state.ema_params, policy.frozen))
             curve.append({"iteration": number, "passes": number * passes, **values})
-            curve[-1]["reward"] = total_reward(curve[-1], curve[0], policy.weights)
+            curve[-1]["reward"] = total_reward(
+                curve[-1], curve[0], policy.weights, in_deviations=True
+            )
             _tell(f"iteration {number} of {iterations}: reward {curve[-1]['reward']:.3f}")
     return {"curve": curve, "seconds": statistics.median(seconds)}
 

@@ -20,7 +20,7 @@ from study.variations import (
     TOLD_NOBODY_120_FURTHER,
 )
 
-# Points, the published gain on Market-1501 (arXiv 2604.07884, table 2).
+# Points, the published gain on Market-1501 (arXiv 2604.07884, table 1).
 GOAL = 3.2
 SEEDS_OF_A_CLAIM = 5
 # Of what is claimed, others are reported: ORL is nearly solved by who knows the prior's data.

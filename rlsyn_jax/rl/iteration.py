@@ -46,6 +46,7 @@ from rlsyn_jax.training.train_state import TrainState
 
 COMPARING = ("ddpo_is", "ddpo_sf", "dpok")  # Those that compare samples.
 ALGORITHMS = (*COMPARING, "pathwise")
+_ROUNDING_STEPS = 8  # By which one log-probability may differ where two programs add it up.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,6 +140,7 @@ def make_iteration(
     deterministic_plan: SamplingPlan,
     num_trained_steps: int,
     choose_steps: Callable,
+    whole_sets: dict[str, Callable] | None = None,
     value_optimizer: optax.GradientTransformation | None = None,
 ) -> Callable:
     """Builds the jitted iteration; its randomness is fold_in(state.key, state.step).
@@ -154,6 +156,9 @@ def make_iteration(
         settings: what the iteration does.
         plan: the denoising steps of the rollout; deterministic_plan: the same without noise.
         num_trained_steps, choose_steps: of trained_steps.make_step_choice, over steps with noise.
+        whole_sets: the same rewards where each sample is given that of its whole set: their means
+            are what "reward/NAME" tells, since what each sample adds to its set, which trains, does
+            not add up to what the set has; None = `rewards` are such.
         value_optimizer: of DPOK's value function, where settings.value_steps > 0.
 
     Returns:
@@ -227,12 +232,11 @@ def make_iteration(
         rows = jax.tree.map(lambda values: values[kept], steps)
         return identities, labels, rows, jax.lax.stop_gradient(trajectory)
 
-    def raw_rewards(samples, bank, identities, embedding_params):
+    def raw_rewards(samples, references, embedding_params):
         """Returns embeddings [i, g, d], and each reward of them [i, g]."""
         embeddings = rearrange(
             embed(embedding_params, samples), "(i g) d -> i g d", g=settings.samples_per_identity
         )
-        references = bank.take(identities)
         return embeddings, {
             name: reward(embeddings, references) for name, reward in rewards.items()
         }
@@ -250,10 +254,11 @@ def make_iteration(
             deviation_floor=settings.deviation_floor,
             statistics=statistics,
         )
-        centre = embeddings.mean(axis=1, keepdims=True)
-        squares = jnp.sum((embeddings - centre) ** 2, -1).sum(axis=1)
-        spread = squares.mean() / max(settings.samples_per_identity - 1, 1)
-        metrics["spread_within_identity"] = spread
+        if settings.samples_per_identity > 1:
+            centre = embeddings.mean(axis=1, keepdims=True)
+            squares = jnp.sum((embeddings - centre) ** 2, -1).sum(axis=1)
+            spread = squares.mean() / (settings.samples_per_identity - 1)
+            metrics["spread_within_identity"] = spread
         finite = jnp.stack([jnp.isfinite(values).all() for values in raw.values()]).all()
         metrics["finite/reward"] = finite
         return advantages.reshape(-1), statistics, metrics
@@ -273,7 +278,11 @@ def make_iteration(
                 log_prob, old, advantages, settings.clip_range
             )
         ratio = jnp.exp(log_prob - old)
-        metrics |= {"ratio": ratio.mean(), "ratio_deviation": jnp.abs(ratio - 1).max()}
+        # Log-probabilities that are sums over dimensions are in the thousands, where float32 has
+        # three decimals: what it cannot tell from 1 is not counted.
+        rounding = _ROUNDING_STEPS * jnp.finfo(jnp.float32).eps * jnp.abs(old)
+        deviation = jnp.maximum(jnp.abs(ratio - 1) - rounding, 0)
+        metrics |= {"ratio": ratio.mean(), "ratio_deviation": deviation.max()}
         if settings.kl_weight > 0:
             other = predict(make_denoise(reference, frozen), x, labels, row, **estimation)
             other = jax.lax.stop_gradient(other)
@@ -350,6 +359,7 @@ def make_iteration(
         key = jax.random.fold_in(state.key, state.step)
         identity_key, sample_key = jax.random.split(key)
         identities, labels, sample_ids, beginning = draw(identity_key, starts)
+        references = bank.take(identities)
 
         def negative_reward(trained):
             samples = sample(
@@ -362,7 +372,7 @@ def make_iteration(
                 **beginning,
                 **estimation,
             )
-            embeddings, raw = raw_rewards(samples, bank, identities, embedding_params)
+            embeddings, raw = raw_rewards(samples, references, embedding_params)
             total = sum(weights[name] * values.mean() for name, values in raw.items())
             return -total, (embeddings, raw)
 
@@ -386,8 +396,13 @@ def make_iteration(
         key = jax.random.fold_in(state.key, state.step)
         rollout_key, order_key = jax.random.split(key)
         identities, labels, rows, trajectory = rollout(state, frozen, rollout_key, starts)
-        scored = raw_rewards(trajectory.images, bank, identities, embedding_params)
-        advantages, statistics, metrics = score(*scored, state.statistics)
+        references = bank.take(identities)
+        embeddings, raw = raw_rewards(trajectory.images, references, embedding_params)
+        advantages, statistics, metrics = score(embeddings, raw, state.statistics)
+        metrics |= {
+            f"reward/{name}": reward(embeddings, references).mean()
+            for name, reward in (whole_sets or {}).items()
+        }
         metrics["finite/log_prob"] = jnp.isfinite(trajectory.log_probs).all()
         shape = (num_trained_steps, settings.batch_size)
         transitions = {

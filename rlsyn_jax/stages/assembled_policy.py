@@ -25,7 +25,12 @@ from rlsyn_jax.stages.generator import build_generator, load_model
 from rlsyn_jax.stages.inputs import load_target, train_labels
 from rlsyn_jax.stages.latent_space import decoding_flops, open_latent_space, shared_by_devices
 from rlsyn_jax.stages.policy import FIELDS_OF_MEMORY, policy_settings, policy_steps
-from rlsyn_jax.stages.trained_rewards import check_rewards, check_spread, trained_rewards
+from rlsyn_jax.stages.trained_rewards import (
+    check_rewards,
+    check_spread,
+    resolve_rewards,
+    trained_rewards,
+)
 from rlsyn_jax.stages.training_starts import training_starts
 from rlsyn_jax.training.meshes import (
     batch_sharding,
@@ -174,6 +179,7 @@ def assemble_policy(
         deterministic_plan=deterministic_plan,
         num_trained_steps=num_trained_steps,
         choose_steps=choose_steps,
+        whole_sets=resolve_rewards(config, whole_sets=True)[0],
         value_optimizer=value_optimizer,
     )
     embedding_params = place(embedding_params, replicated(mesh))

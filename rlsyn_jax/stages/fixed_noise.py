@@ -15,7 +15,7 @@ from rlsyn_jax.evaluation.identification import nearest_centroid_accuracy
 from rlsyn_jax.rewards.reference_bank import build_reference_bank
 from rlsyn_jax.stages.extractors import embed_images, load_extractor
 from rlsyn_jax.stages.inputs import load_target, train_labels
-from rlsyn_jax.stages.trained_rewards import trained_rewards
+from rlsyn_jax.stages.trained_rewards import resolve_rewards, trained_rewards
 
 
 def fixed_noise_measure(
@@ -23,9 +23,10 @@ def fixed_noise_measure(
 ) -> Callable[[dict], dict[str, float]]:
     """Returns a function params -> measures of samples of fixed people with fixed noise.
 
-    The samples are the sampler's, drawn as the synthetic data set will be. "fixed/NAME" and
-    "fixed_std/NAME" are the rewards' means and deviations; "held_out/..." compares the samples, by
-    the judge, with real images of the same people that were never trained on, and no reward
+    The samples are the sampler's, drawn as the synthetic data set will be. "fixed/NAME" is the
+    mean of a reward, of whole sets where it belongs to a set; "fixed_std/NAME" the deviation of
+    what trains, which may be what each sample adds to its set. "held_out/..." compares the samples,
+    by the judge, with real images of the same people that were never trained on, and no reward
     contains it.
 
     Args:
@@ -48,16 +49,23 @@ def fixed_noise_measure(
     # A person without other images is compared with everybody's.
     real = held_out[shown] if shown.sum() > config.evaluate.num_neighbors else held_out
     neighbors = min(config.evaluate.num_neighbors, len(real) - 1, len(classes) - 1)
-    rewards, _ = trained_rewards(config)
+    of_sets, _ = resolve_rewards(config, whole_sets=True)
+    trained, _ = trained_rewards(config)
     references = bank.take(jnp.asarray(people))
-    score = jax.jit(lambda values: {n: reward(values, references) for n, reward in rewards.items()})
+
+    @jax.jit
+    def score(embeddings):
+        means = {f"fixed/{n}": reward(embeddings, references).mean() for n, reward in of_sets.items()}
+        return means | {
+            f"fixed_std/{n}": reward(embeddings, references).std() for n, reward in trained.items()
+        }
 
     def measure(params) -> dict[str, float]:
         key, ids = jax.random.key(config.seed + 5), np.arange(len(classes))
         samples = np.asarray(sampler(params, key, ids, classes))
-        scores = score(jnp.asarray(embed_images(extractor, samples)).reshape(identities, group, -1))
-        values = {f"fixed/{name}": float(score.mean()) for name, score in scores.items()}
-        values |= {f"fixed_std/{name}": float(score.std()) for name, score in scores.items()}
+        embeddings = jnp.asarray(embed_images(extractor, samples))
+        scores = score(embeddings.reshape(identities, group, -1))
+        values = {name: float(value) for name, value in scores.items()}
         fake = embed_images(judge, samples)
         result = precision_recall_density_coverage(real, fake, num_neighbors=neighbors)
         accuracy, _ = nearest_centroid_accuracy(enrolled, labels, fake, classes)

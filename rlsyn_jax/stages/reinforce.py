@@ -183,13 +183,14 @@ def _warn(config, policy: Policy, writer, number: int, values: dict, history: li
     """Tells of collapse and reward hacking, in the log and in metrics.jsonl for the report."""
     reinforce = config.reinforce
     warnings = {
-        "warning/collapse": collapse_warning(
-            values["spread_within_identity"], policy.real_spread, reinforce.collapse_share
-        ),
         "warning/hacking": hacking_warning(
             history, reinforce.held_out_measure, reinforce.hacking_tolerance
         ),
     }
+    if "spread_within_identity" in values:  # Of a single sample there is none.
+        warnings["warning/collapse"] = collapse_warning(
+            values["spread_within_identity"], policy.real_spread, reinforce.collapse_share
+        )
     told = {name: text for name, text in warnings.items() if text}
     for text in told.values():
         logging.warning("reinforce: iteration %d: %s", number, text)

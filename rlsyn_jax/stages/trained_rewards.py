@@ -25,7 +25,8 @@ def resolve_rewards(config: ConfigDict, *, whole_sets: bool = False) -> tuple[di
     Args:
         config: complete configuration.
         whole_sets: a set's reward is not shared out by what each sample adds, but each gets all of
-            it: for what differentiates it. (The mean of what each adds hardly is a function of it.)
+            it: for what differentiates it, and to see how it fares. (The mean of what each adds is
+            not a function of it: of coverage it does not depend on the references at all.)
     """
     rewards, weights = {}, {}
     for name in sorted(config.rewards.keys()):
@@ -93,7 +94,7 @@ def check_rewards(config, rewards, weights, bank, settings: PolicySettings) -> N
     """Traces every reward and their combination on shapes alone, and tries gradients it needs.
 
     Rewards are called for as many samples an identity as the policy draws, and for as many as the
-    data set will have, hours later.
+    data set will have, hours later, when each sample is scored by what it adds.
 
     Raises:
         ConfigError: a reward cannot be traced, returns another shape, or has no gradient where the
@@ -101,10 +102,11 @@ def check_rewards(config, rewards, weights, bank, settings: PolicySettings) -> N
     """
     references = bank.take(jnp.arange(settings.num_identities))
     shape = (settings.num_identities, settings.samples_per_identity)
-    for name, reward in rewards.items():
-        for field, samples in (
-            ("reinforce.samples", settings.samples_per_identity),
-            ("synthesize.images", config.synthesize.images),
+    scores, _ = resolve_rewards(config)
+    for name in rewards:
+        for field, samples, reward in (
+            ("reinforce.samples", settings.samples_per_identity, rewards[name]),
+            ("synthesize.images", config.synthesize.images, scores[name]),
         ):
             groups = (settings.num_identities, samples)
             probe = jax.ShapeDtypeStruct((*groups, references.features.shape[-1]), jnp.float32)

@@ -173,6 +173,7 @@ def float64(tree):
 def make_run(
     settings,
     *,
+    whole_sets=None,
     trained=None,
     frozen=None,
     reference=None,
@@ -236,6 +237,7 @@ def make_run(
         deterministic_plan=deterministic_plan,
         num_trained_steps=number,
         choose_steps=choose,
+        whole_sets=whole_sets,
         value_optimizer=value_optimizer,
     )
     if starts is not None:
@@ -705,6 +707,12 @@ REWARDS = {
 }
 
 
+WHOLE_SETS = {
+    name: reward if name == "semantic" else functools.partial(reward, credit="broadcast")
+    for name, reward in REWARDS.items()
+}
+
+
 @functools.cache
 def dit_params(model=DIT, image_shape=IMAGE):
     """Returns weights that are nowhere zero, as a trained network's."""
@@ -736,9 +744,9 @@ def make_dit_run(trainable="all", settings=None, model=DIT, image_shape=IMAGE, *
         frozen=frozen,
         apply=lambda params, *inputs: model.apply({"params": params}, *inputs),
         merge=merge,
-        embed=embedding,
         bank=BANK,
         **{
+            "embed": embedding,
             "rewards": REWARDS,
             "plan": DIT_PLAN,
             "deterministic_plan": DIT_QUIET_PLAN,
@@ -784,6 +792,41 @@ def test_the_first_importance_ratio_is_one(case):
     for record in records:
         assert record["first_ratio_deviation"] <= 1e-6 * dimensions
         assert record["gradient_norm"] > 1e-3
+
+
+def test_what_is_told_of_a_reward_is_that_of_whole_sets():
+    # All samples of a person are one sample: how far they lie from the references shows then.
+    alike = {"embed": lambda samples: embedding(0 * samples), "whole_sets": WHOLE_SETS}
+    _, (record,) = iterate(make_dit_run(**alike), 1)
+    one = jnp.broadcast_to(embedding(jnp.zeros((1, *IMAGE))), (PEOPLE, 4, BANK.features.shape[-1]))
+    for name, reward in WHOLE_SETS.items():
+        wanted = float(reward(one, BANK).mean())
+        assert record[f"reward/{name}"] == pytest.approx(wanted, rel=1e-4), name
+        assert abs(wanted) > 1e-3
+    # Advantages are of what each sample adds, whatever is told.
+    told, plain = (iterate(make_dit_run(whole_sets=sets), 1) for sets in (WHOLE_SETS, None))
+    for got, wanted in zip(*(jax.tree.leaves(state.params) for state, _ in (told, plain))):
+        np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-7)
+    (after,), (before,) = told[1], plain[1]
+    for name in ("coverage", "richness"):
+        assert after[f"reward_std/{name}"] == pytest.approx(before[f"reward_std/{name}"], rel=1e-3)
+        assert after[f"reward/{name}"] != pytest.approx(before[f"reward/{name}"], abs=1e-3)
+
+
+def test_a_single_sample_has_no_spread_that_could_collapse():
+    settings = settings_with(samples_per_identity=1, micro_batch=CLASSES)
+    assert "spread_within_identity" not in iterate(make_run(settings), 1)[1][0]
+
+
+def test_rounding_of_sums_of_log_probabilities_is_no_disagreement():
+    """Of thousands of dimensions a sum's last digit alone moves the ratio by more than 1e-4."""
+    image_shape = (32, 32, 3)
+    model = DIT.clone(width=32)
+    settings = {**SUM, "micro_batch": 4}
+    run = make_dit_run(settings=settings, model=model, image_shape=image_shape, thoroughly=True)
+    _, (record,) = iterate(run, 1)
+    assert abs(record["ratio"] - 1) < 5e-3
+    assert record["first_ratio_deviation"] <= 1e-6
 
 
 @functools.cache

@@ -62,14 +62,22 @@ def test_a_reward_that_cannot_be_differentiated_is_refused():
             assemble_policy(config, make_mesh(), cold_start, None, {}, bank)
 
 
-def test_too_few_samples_for_a_reward_are_told_by_field():
-    bank = build_reference_bank(np.eye(16), np.arange(16), 16)
-    for field in ("reinforce.samples", "synthesize.images"):
-        config = default_config()
-        config.update_from_flattened_dict({field: 2})
-        cold_start = init_params(config, 16, seed=0)
-        with pytest.raises(ConfigError, match=f"rewards.richness .*, for config.{field} = 2: "):
-            assemble_policy(config, make_mesh(), cold_start, None, {}, bank)
+@pytest.mark.parametrize(
+    ("algorithm", "field"),
+    [
+        ("ddpo_is", "reinforce.samples"),
+        ("ddpo_is", "synthesize.images"),
+        # What trains takes two, but what is drawn is scored by what each sample adds.
+        ("pathwise", "synthesize.images"),
+    ],
+)
+def test_too_few_samples_for_a_reward_are_told_by_field(algorithm, field):
+    bank = build_reference_bank(np.eye(32), np.arange(32) // 2, 16)
+    config = default_config()
+    config.update_from_flattened_dict({field: 2, "reinforce.algorithm": algorithm})
+    cold_start = init_params(config, 16, seed=0)
+    with pytest.raises(ConfigError, match=f"rewards.richness .*, for config.{field} = 2: "):
+        assemble_policy(config, make_mesh(), cold_start, None, {}, bank)
 
 
 def test_a_run_writes_checkpoints_and_finite_curves(program, tmp_path):
