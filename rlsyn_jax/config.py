@@ -328,7 +328,9 @@ def default_config() -> ConfigDict:
     config.recognize.prior_per_batch = 6
     # Dynamic selection (selection/dynamic_selection.py) of the arms *_selected.
     config.recognize.selection = ConfigDict()
-    config.recognize.selection.method = "exact"  # exact (a virtual step) | jvp (its first order)
+    # exact (a virtual step, whose passes use all digits of float32, which costs accelerators time) |
+    # jvp (its first order, which needs fewer: with bfloat16 it must be this one).
+    config.recognize.selection.method = "exact"
     # What the virtual step moves: classifier | all. The classifier costs one forward pass of the
     # candidates; all parameters cost as much as two steps more.
     config.recognize.selection.parameters = "all"

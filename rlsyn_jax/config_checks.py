@@ -233,8 +233,8 @@ def validate(config: ConfigDict) -> None:
         )
     for section in ("adapt", "reinforce"):
         targets = config[section].lora_targets
-        known = isinstance(targets, tuple) and targets and not set(targets) - set(LORA_TARGETS)
-        require(bool(known), f"{section}.lora_targets", f"a selection of {LORA_TARGETS}")
+        known = _is_selection(targets, LORA_TARGETS) and bool(targets)
+        require(known, f"{section}.lora_targets", f"a selection of {LORA_TARGETS}")
     require(
         config.adapt.steps > 0 or config.adapt.class_rows == "embedding",
         "adapt.steps",
@@ -244,8 +244,9 @@ def validate(config: ConfigDict) -> None:
     _validate_reinforce(config, require)
     _validate_privacy(config, require)
     exports = config.synthesize.exports
-    known = isinstance(exports, tuple) and not set(exports) - set(EXPORTS)
-    require(known, "synthesize.exports", f"a selection of {EXPORTS}, or ()")
+    require(
+        _is_selection(exports, EXPORTS), "synthesize.exports", f"a selection of {EXPORTS}, or ()"
+    )
     recognize = config.recognize
     require(
         recognize.normalisation == "none" or config.image.channels == 3,
@@ -254,7 +255,8 @@ def validate(config: ConfigDict) -> None:
     )
     shares = recognize.decay_at
     known = isinstance(shares, tuple) and all(
-        recognize.warmup_steps / recognize.steps < share < 1 for share in shares
+        isinstance(share, int | float) and recognize.warmup_steps / recognize.steps < share < 1
+        for share in shares
     )
     require(
         known or recognize.decay != "step",
@@ -291,8 +293,8 @@ def validate(config: ConfigDict) -> None:
         "recognize.rand_augment_magnitude",
         f"at most {MAX_MAGNITUDE}",
     )
-    unknown = set(recognize.arms) - set(ARMS)
-    require(not unknown and len(recognize.arms) > 0, "recognize.arms", f"a selection of {ARMS}")
+    known = _is_selection(recognize.arms, ARMS) and len(recognize.arms) > 0
+    require(known, "recognize.arms", f"a selection of {ARMS}")
     require(
         len(set(recognize.arms)) == len(recognize.arms), "recognize.arms", "without repetitions"
     )
@@ -308,6 +310,15 @@ def validate(config: ConfigDict) -> None:
         f"at least recognize.synthetic_per_identity ({recognize.synthetic_per_identity})",
     )
     selection = recognize.selection
+    require(
+        selection.method == "jvp"
+        or recognize.dtype == "float32"
+        or recognize.candidates_per_identity == recognize.synthetic_per_identity
+        or not any(arm.endswith("_selected") for arm in recognize.arms),
+        "recognize.selection.method",
+        "'jvp' where recognize.dtype is 'bfloat16': what a small step changes of a loss is lost in "
+        "its rounding",
+    )
     require(
         selection.keep_real or selection.rule == "number",
         "recognize.selection.keep_real",
@@ -341,11 +352,16 @@ def validate(config: ConfigDict) -> None:
     require(known, "evaluate.verification_sets", "a tuple such as ('lfw.bin', 'rfw:RFW')")
 
 
+def _is_selection(names: object, choices: tuple[str, ...]) -> bool:
+    """Whether this is a tuple of some of the choices."""
+    return isinstance(names, tuple) and all(name in choices for name in names)
+
+
 def _validate_arms(config: ConfigDict, require) -> None:
     """Checks what some arms ask of other fields."""
     recognize = config.recognize
     arms, random_start = recognize.arms, recognize.random_start
-    known = isinstance(random_start, tuple) and not set(random_start) - set(ARMS)
+    known = _is_selection(random_start, ARMS)
     require(known, "recognize.random_start", f"a selection of {ARMS}, or ()")
     require(
         "real_scratch" in random_start or "real_scratch" not in arms,
@@ -446,7 +462,7 @@ def _validate_without_general_data(config: ConfigDict, require) -> None:
 def _validate_privacy(config: ConfigDict, require) -> None:
     """Checks the fields of config.privacy that must fit together."""
     privacy, limit = config.privacy, config.generator.num_timesteps
-    known = isinstance(privacy.attacks, tuple) and not set(privacy.attacks) - set(PRIVACY_ATTACKS)
+    known = _is_selection(privacy.attacks, PRIVACY_ATTACKS)
     require(known, "privacy.attacks", f"a selection of {PRIVACY_ATTACKS}")
     require(0 < privacy.quantile < 1, "privacy.quantile", "between 0 and 1")
     if "membership" in privacy.attacks:

@@ -28,6 +28,16 @@ _READERS_PATTERN = re.compile(r"([-\d]+)_c(\d)")
 _SYNTHETIC_SEQUENCE = 9
 
 
+def check_not_mistaken(target: Path) -> None:
+    """Raises ValueError where Market-1501's readers would take a folder's path for an image's."""
+    mistaken = _READERS_PATTERN.search(str(target.absolute()))
+    if mistaken:
+        raise ValueError(
+            f"{target.absolute()} holds {mistaken.group()!r}, which fast-reid and torchreid would "
+            "take for identity and camera of every image; choose another folder."
+        )
+
+
 def export_into_market1501(directory: str | Path, real: str | Path, target: str | Path) -> int:
     """Copies a data set in Market-1501's layout, with synthetic images of the people that train.
 
@@ -49,12 +59,7 @@ def export_into_market1501(directory: str | Path, real: str | Path, target: str 
         StorageError: the disk is full or read-only.
     """
     directory, real, target = Path(directory), Path(real), Path(target)
-    mistaken = _READERS_PATTERN.search(str(target.absolute()))
-    if mistaken:
-        raise ValueError(
-            f"{target.absolute()} holds {mistaken.group()!r}, which fast-reid and torchreid would "
-            "take for identity and camera of every image; choose another folder."
-        )
+    check_not_mistaken(target)
     cameras: dict[str, list[int]] = {}
     for image in list_market1501(real):
         if image.subset == Subset.TRAIN:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -116,7 +117,8 @@ def encode_dataset(
             progress(last)
             continue
         check_room(folder, (last - first) * per_image + 2**20, "the latents")
-        temporary = path.with_suffix(f".{os.getpid()}.partial")
+        # Processes in other containers may have the same number.
+        temporary = path.with_suffix(f".{secrets.token_hex(8)}.partial")
         try:
             writer = ArrayRecordWriter(str(temporary), "group_size:1")
             for start in range(first, last, batch_size):

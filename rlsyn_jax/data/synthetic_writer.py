@@ -30,6 +30,7 @@ from rlsyn_jax.training.processes import is_primary
 MANIFEST = "manifest.parquet"
 _JOURNAL = "journal.jsonl"
 IDENTITIES = b"identity_names"
+MOST_PEOPLE = 9999  # Of Market-1501's names, which have four digits.
 _FORMATS = {"png": ("PNG", {}), "jpg": ("JPEG", {"quality": 95, "subsampling": 0})}
 # Characters that some file system or shell refuses in a name.
 _UNSAFE = re.compile(r'[<>:"/\\|?*%\x00-\x1f\x7f]')
@@ -269,9 +270,10 @@ def export_market1501(directory: str | Path, target: str | Path) -> int:
         StorageError: the disk is full or read-only.
     """
     dataset, _ = load_synthetic(directory)
-    if dataset.num_identities > 9999:
+    if dataset.num_identities > MOST_PEOPLE:
         raise ValueError(
-            f"{directory} has {dataset.num_identities} people; Market-1501's names hold 9999"
+            f"{directory} has {dataset.num_identities} people; Market-1501's names hold "
+            f"{MOST_PEOPLE}"
         )
     counts = np.zeros(dataset.num_identities, np.int64)
     for image, identity in zip(dataset.images, dataset.identities):

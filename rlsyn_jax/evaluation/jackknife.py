@@ -13,6 +13,21 @@ import numpy as np
 from scipy import stats
 
 
+def jackknife_parts(identities: np.ndarray, *, num_groups: int = 10) -> list[np.ndarray]:
+    """Returns what is left of the identities without each group of them in turn.
+
+    Args:
+        identities: int [k], distinct, in ascending order.
+        num_groups: groups, at most k.
+
+    Returns:
+        int [m] of each group.
+    """
+    groups = min(num_groups, len(identities))
+    member = np.arange(len(identities)) % max(groups, 1)
+    return [identities[member != group] for group in range(groups)]
+
+
 def jackknife_interval(
     statistic: Callable[[np.ndarray], float],
     identities: np.ndarray,
@@ -38,12 +53,12 @@ def jackknife_interval(
         ValueError: fewer than two identities.
     """
     identities = np.unique(identities)
-    groups = min(num_groups, len(identities))
+    kept = jackknife_parts(identities, num_groups=num_groups)
+    groups = len(kept)
     if groups < 2:
         raise ValueError(f"a jackknife needs at least 2 identities, got {len(identities)}")
-    member = np.arange(len(identities)) % groups
     whole = float(statistic(identities))
-    parts = np.array([statistic(identities[member != group]) for group in range(groups)])
+    parts = np.array([statistic(some) for some in kept])
     error = np.sqrt((groups - 1) / groups * np.sum((parts - parts.mean()) ** 2))
     reach = stats.t.ppf(0.5 + confidence / 2, groups - 1) * error
     low, high = np.clip([whole - reach, whole + reach], *bounds)

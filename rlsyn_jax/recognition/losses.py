@@ -22,13 +22,16 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float =
     return optax.softmax_cross_entropy(logits.astype(jnp.float32), targets)
 
 
-def batch_hard_triplet(features: jax.Array, labels: jax.Array, margin: float) -> jax.Array:
+def batch_hard_triplet(
+    features: jax.Array, labels: jax.Array, margin: float, counted: jax.Array | None = None
+) -> jax.Array:
     """Returns the batch-hard triplet loss of each anchor (Hermans et al., 1703.07737, eq 5).
 
     Args:
         features: float [b, d], not normalised.
         labels: int [b].
         margin: how much farther the hardest negative must be than the hardest positive.
+        counted: bool [b], who can be a positive or a negative; None = all.
 
     Returns:
         float32 [b]; 0 for an anchor without a positive or without a negative in the batch.
@@ -38,10 +41,12 @@ def batch_hard_triplet(features: jax.Array, labels: jax.Array, margin: float) ->
     # The root's derivative is infinite at 0, where the diagonal lies.
     distances = jnp.sqrt(jnp.maximum(squared, 1e-12))
     same = labels[:, None] == labels[None]
-    other = same & ~jnp.eye(len(labels), dtype=bool)
+    other, different = same & ~jnp.eye(len(labels), dtype=bool), ~same
+    if counted is not None:
+        other, different = other & counted, different & counted
     hardest_positive = jnp.where(other, distances, -jnp.inf).max(axis=1)
-    hardest_negative = jnp.where(~same, distances, jnp.inf).min(axis=1)
-    defined = other.any(axis=1) & (~same).any(axis=1)
+    hardest_negative = jnp.where(different, distances, jnp.inf).min(axis=1)
+    defined = other.any(axis=1) & different.any(axis=1)
     gap = jnp.where(defined, hardest_positive - hardest_negative, -margin)
     return jax.nn.relu(gap + margin)
 

@@ -254,7 +254,9 @@ def make_train_step(
         (features, neck), batch_stats = forward(params, batch_stats, images, dropout_key)
         losses, correct = score(params["classifier"], neck, labels)
         if objective.has_triplet:
-            losses = losses + batch_hard_triplet(features, labels, objective.triplet_margin)
+            # Who has no weight is a copy, at no distance from the person's own image.
+            counted = None if weights is None else weights > 0
+            losses += batch_hard_triplet(features, labels, objective.triplet_margin, counted)
         loss, accuracy = jnp.average(losses, weights=weights), jnp.average(correct, weights=weights)
         return loss, (batch_stats, accuracy)
 
@@ -354,8 +356,8 @@ def make_train_step(
             chosen = first[own] + mixture.real + number
             counted = selection.is_helpful(change[chosen], real_change)
             real = places_of(range(mixture.real))
-            # Instead of one that is not helpful, a real image of the same person, which changes
-            # neither the hardest pairs nor, but for its weight, batch statistics.
+            # Instead of one that is not helpful, a real image of the same person without weight,
+            # which changes nothing but that it counts in batch statistics.
             places = jnp.concatenate([real, jnp.where(counted, chosen, first[own])])
             weights = jnp.concatenate([jnp.ones(len(real)), counted.astype(jnp.float32)])
         else:

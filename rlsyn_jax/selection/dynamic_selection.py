@@ -27,7 +27,9 @@ class DynamicSelection:
 
     Attributes:
         method: "exact" takes the virtual step; "jvp" takes its first order, the inner product of
-            each candidate's gradient with the step, by one Jacobian-vector product.
+            each candidate's gradient with the step, by one Jacobian-vector product. A difference of
+            two losses needs the digits of float32, the product does not: networks that compute in
+            bfloat16 need "jvp".
         parameters: "classifier" or "all", what the virtual step moves.
         scope: "identity" keeps as many of every identity; "global" ranks the whole batch, so that
             an identity whose samples help keeps more of them.
@@ -110,9 +112,10 @@ def identity_loss_change(
 ) -> jax.Array:
     """Change of every candidate's identity loss under one virtual gradient step.
 
-    Equation 12 of arXiv 2604.07884: l(w - learning_rate * g) - l(w), computed exactly with two
-    forward passes. The stepped parameters keep the dtypes of `params`, as after a real update.
-    May be called inside `jax.jit`.
+    Equation 12 of arXiv 2604.07884: l(w - learning_rate * g) - l(w), by two forward passes. One
+    step moves a loss by little, so that products of float32 are computed with all of its digits
+    there, on accelerators at the price of slower passes. The stepped parameters keep the dtypes of
+    `params`, as after a real update. May be called inside `jax.jit`.
 
     Args:
         per_sample_loss: Maps parameters to the identity loss of every candidate, [m].
@@ -132,8 +135,11 @@ def identity_loss_change(
     def step(value, gradient):
         return jnp.asarray(value - learning_rate * gradient, jnp.result_type(value))
 
-    before = per_sample_loss(params)
-    after = per_sample_loss(jax.tree.map(step, params, gradients))
+    # By default these are rounded: on NVIDIA's to TensorFloat-32, on TPUs to bfloat16, which is
+    # more than a small step moves a loss.
+    with jax.default_matmul_precision("highest"):
+        before = per_sample_loss(params)
+        after = per_sample_loss(jax.tree.map(step, params, gradients))
     _check_losses(before, after)
     return after.astype(jnp.float32) - before.astype(jnp.float32)
 

@@ -128,7 +128,8 @@ def select_rows(
                 "expected [rows, width], one each in the same order"
             )
     label_of = {name: label for label, name in enumerate(dict.fromkeys(names))}
-    missing = [name for name in label_of if name not in set(real_identities)]
+    with_real = set(real_identities)
+    missing = [name for name in label_of if name not in with_real]
     if missing:
         raise ValueError(
             f"{len(missing)} of {len(label_of)} identities of the manifest have no real embedding, "

@@ -12,14 +12,16 @@ import jax
 from absl import logging
 from ml_collections import ConfigDict
 
+from rlsyn_jax.stages.folder_checks import check_folders
 from rlsyn_jax.stages.stage_record import made_from
 from rlsyn_jax.training.atomic_files import check_writable
 from rlsyn_jax.training.metrics import import_tensorboard
 
 
 def set_up(config: ConfigDict, workdir: Path) -> None:
-    """Checks what the run needs, and logs the devices found."""
+    """Checks what the run needs and where it writes, and logs the devices found."""
     logging.get_absl_handler().addFilter(_not_chatter)
+    check_folders(config, workdir)
     check_writable(workdir, minimum_free_bytes=64 * 2**20)
     if config.tensorboard:
         import_tensorboard()

@@ -56,7 +56,13 @@ def _images_of_people(config: ConfigDict, section: str) -> list[int]:
         if not Path(source.path).is_dir():
             raise ConfigError(f"config.{section}.path is {source.path!r}, which is not a folder")
         counts = [n for n in count_images(source.path).values() if n >= source.min_images]
-        return counts[: source.num_identities or None]
+        counts = counts[: source.num_identities or None]
+        if len(counts) < 2:
+            raise ConfigError(
+                f"config.{section}: {len(counts)} identities of {source.path} are left with "
+                f"min_images {source.min_images}; at least 2 are needed"
+            )
+        return counts
     if not source.num_identities:
         raise ConfigError(
             f"config.{section}.num_identities is 0 (all), and {source.source!r} cannot be counted "

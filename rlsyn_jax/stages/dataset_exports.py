@@ -7,8 +7,9 @@ from pathlib import Path
 from absl import logging
 from ml_collections import ConfigDict
 
+from rlsyn_jax.config import ConfigError
 from rlsyn_jax.data.exports import export_insightface, export_into_market1501, export_webdataset
-from rlsyn_jax.data.synthetic_writer import export_market1501, read_manifest
+from rlsyn_jax.data.synthetic_writer import MOST_PEOPLE, export_market1501, read_manifest
 from rlsyn_jax.training.atomic_files import whole_folder
 from rlsyn_jax.training.processes import barrier, is_primary
 
@@ -38,6 +39,16 @@ def export_dataset(config: ConfigDict, directory: Path, *, of_target: bool = Tru
             number = _export(config, kind, directory, target, of_target)
             logging.info("synthesize: %d images as %s in %s", number, kind, target)
         barrier(f"synthesize: {target.name} is written")
+
+
+def check_exports(config: ConfigDict, num_identities: int) -> None:
+    """Raises ConfigError where a format that is asked for does not hold so many people."""
+    named_anew = config.data.source != "market1501"
+    if "market1501" in config.synthesize.exports and named_anew and num_identities > MOST_PEOPLE:
+        raise ConfigError(
+            f"config.synthesize.exports has 'market1501', whose names hold {MOST_PEOPLE} people, "
+            f"and {num_identities} train; leave it out"
+        )
 
 
 def _export(config: ConfigDict, kind: str, directory: Path, target: Path, of_target: bool) -> int:

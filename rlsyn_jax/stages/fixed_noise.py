@@ -55,7 +55,9 @@ def fixed_noise_measure(
 
     @jax.jit
     def score(embeddings):
-        means = {f"fixed/{n}": reward(embeddings, references).mean() for n, reward in of_sets.items()}
+        means = {
+            f"fixed/{n}": reward(embeddings, references).mean() for n, reward in of_sets.items()
+        }
         return means | {
             f"fixed_std/{n}": reward(embeddings, references).std() for n, reward in trained.items()
         }

@@ -58,6 +58,12 @@ def load_target(config: ConfigDict, workdir: Path) -> tuple[IdentityDataset, Spl
         if config.split.measures == "validation":
             dataset = training_side(dataset, splits)
             splits = divide(dataset, train_first=True)
+        if len(splits.closed_query) < 2:
+            raise ValueError(
+                "only one image of the training identities is kept to measure by, and a set of "
+                "them needs two; give more identities a second image, or set "
+                f"config.split.closed_images ({config.split.closed_images}) higher"
+            )
     except ValueError as error:
         raise ConfigError(f"config.data cannot be divided by config.split: {error}") from error
     return dataset, splits

@@ -20,6 +20,7 @@ from safetensors import safe_open
 
 from rlsyn_jax.config import ConfigError
 from rlsyn_jax.data.identity_dataset import IdentityDataset
+from rlsyn_jax.stages.dataset_exports import check_exports
 from rlsyn_jax.stages.extractors import (
     extractor_fingerprint,
     load_extractor,
@@ -93,6 +94,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     # finds a folder that it may use.
     dataset, splits = load_target(config, workdir)
     check_spread(config, dataset.identities[splits.train])
+    check_exports(config, len(splits.train_identities))
     if config.synthesize.identities == "novel":
         check_unseen_people(config, dataset, splits)
     general = load_general(config, workdir)

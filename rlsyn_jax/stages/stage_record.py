@@ -68,7 +68,7 @@ def made_from(stage: str, config: ConfigDict, fields: tuple, inputs: Mapping[str
 def files_fingerprint(config: ConfigDict, section: str) -> str:
     """Returns a hash of the names and sizes of a data set's files, which a copy of them has, too.
 
-    Hidden files, such as file managers leave behind, are not among them.
+    Hidden files and folders, such as file managers leave behind, are not among them.
 
     Args:
         config: complete configuration.
@@ -84,7 +84,11 @@ def files_fingerprint(config: ConfigDict, section: str) -> str:
         files = source_files(config, section)
     except configuration.ConfigError:
         return ""
-    shown = [[name, size] for name, size, _ in files if not Path(name).name.startswith(".")]
+    shown = [
+        [name, size]
+        for name, size, _ in files
+        if not any(part.startswith(".") for part in Path(name).parts)
+    ]
     return fingerprint(shown)
 
 

@@ -15,7 +15,7 @@ from rlsyn_jax.evaluation.bootstrap import cluster_bootstrap
 from rlsyn_jax.evaluation.diversity import identity_set
 from rlsyn_jax.evaluation.fidelity import frechet_distance, precision_recall_density_coverage
 from rlsyn_jax.evaluation.identification import nearest_centroid_accuracy
-from rlsyn_jax.evaluation.jackknife import jackknife_interval
+from rlsyn_jax.evaluation.jackknife import jackknife_interval, jackknife_parts
 from rlsyn_jax.evaluation.nearest_real import nearest_real_distances
 from rlsyn_jax.stages.extractors import embed_images, load_extractor
 from rlsyn_jax.stages.inputs import train_labels
@@ -140,7 +140,10 @@ def _drawn(config, labels) -> np.ndarray:
 
 
 def _fidelity(config, real, real_labels, fake, fake_labels) -> dict:
-    """Set statistics with jackknife intervals over people, cut off where their values end."""
+    """Set statistics with jackknife intervals over people, cut off where their values end.
+
+    None where people are too few, or have too few images, for every part of them to be measured.
+    """
     # Neighbours take the square of the time; distributions are of all images.
     drawn_real, drawn_fake = (_drawn(config, labels) for labels in (real_labels, fake_labels))
 
@@ -165,6 +168,10 @@ def _fidelity(config, real, real_labels, fake, fake_labels) -> dict:
     for name in ("precision", "recall", "density", "coverage"):
         bounds = _NOT_NEGATIVE if name == "density" else _SHARE
         statistics[name] = (neighbors_based(name), bounds)
+    parts = jackknife_parts(people)
+    measurable = len(parts) > 1 and all(len(each) > 1 for part in parts for each in kept(part))
+    if not measurable:
+        return dict.fromkeys(statistics)
     return {
         name: figure(*jackknife_interval(statistic, people, bounds=bounds))
         for name, (statistic, bounds) in statistics.items()

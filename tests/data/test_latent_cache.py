@@ -88,6 +88,20 @@ def test_encoding_goes_on_at_the_shard_that_was_not_whole(tmp_path):
     assert nothing.batches == 0
 
 
+def test_two_runs_that_encode_the_same_do_not_share_an_unfinished_file(tmp_path):
+    """As of two containers, in which both processes have one number."""
+
+    def meanwhile(batch):
+        if not other.batches:
+            write(tmp_path / "a", other)
+        return encode(batch)
+
+    other = Encoder()
+    write(tmp_path / "a", meanwhile)
+    np.testing.assert_array_equal(LatentCache(tmp_path / "a")[:], expected())
+    assert not list((tmp_path / "a").glob("*.partial"))
+
+
 def test_processes_share_the_shards(tmp_path):
     first, second = Encoder(), Encoder()
     write(tmp_path / "a", first, process=(0, 2))

@@ -27,6 +27,16 @@ def test_lists_are_the_top_of_the_measured_ranking():
     assert short.gallery == ranking_lists(query, *labels, [3], length=60)[0].gallery[:2]
 
 
+def test_long_vectors_of_half_precision_are_ranked_as_measured():
+    random = np.random.default_rng(1)
+    ids = np.repeat(np.arange(1, 5), 3)
+    gallery = np.float16(300 * (np.eye(6)[ids] + 0.1 * random.normal(size=(12, 6))))
+    query, query_ids = np.float16(300 * np.eye(6)[1:5]), np.arange(1, 5)
+    cameras = np.ones(12, int)
+    lists = ranking_lists(query, query_ids, np.zeros(4, int), gallery, ids, cameras, range(4))
+    assert all(found.right[:3] == (True,) * 3 for found in lists)
+
+
 def test_lists_follow_any_similarity_and_leave_out_what_the_protocol_does():
     query_ids, query_cameras = np.array([1, 2]), np.array([0, 1])
     gallery_ids, gallery_cameras = np.array([1, 1, -1, 2, 0]), np.array([0, 1, 1, 0, 0])

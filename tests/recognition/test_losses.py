@@ -44,6 +44,20 @@ def test_batch_hard_triplet_is_brute_force(labels):
     np.testing.assert_allclose(found, brute_force_triplet(features, labels, 0.3), atol=1e-4)
 
 
+def test_batch_hard_triplet_is_that_of_those_who_count():
+    """Copies of the first two, which do not count, would be their nearest positives."""
+    random = np.random.default_rng(2)
+    features, labels = random.normal(size=(6, 3)), np.array([0, 1, 2, 2, 3, 3])
+    alone = brute_force_triplet(features, labels, 5.0)
+    assert (alone[:2] == 0).all() and alone[2:].max() > 0
+    with_copies = np.concatenate([features, features[:2]])
+    labels_of_all = np.concatenate([labels, labels[:2]])
+    counted = jnp.arange(8) < 6
+    found = batch_hard_triplet(jnp.asarray(with_copies), jnp.asarray(labels_of_all), 5.0, counted)
+    np.testing.assert_allclose(found[:6], alone, atol=1e-4)
+    assert (batch_hard_triplet(jnp.asarray(with_copies), jnp.asarray(labels_of_all), 5.0) > 0)[0]
+
+
 def test_batch_hard_triplet_has_finite_gradients_for_equal_features():
     features = jnp.ones((4, 3))
     labels = jnp.array([0, 0, 1, 1])

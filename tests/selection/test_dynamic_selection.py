@@ -5,7 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlsyn_jax.selection.dynamic_selection import identity_loss_change, keep_most_helpful
+from rlsyn_jax.selection.dynamic_selection import (
+    DynamicSelection,
+    identity_loss_change,
+    keep_most_helpful,
+)
 
 
 def losses(params, features, labels):
@@ -64,6 +68,49 @@ def test_works_under_jit_with_a_traced_learning_rate(problem):
 
     np.testing.assert_allclose(jax.jit(change)(0.5), change(0.5), atol=1e-6)
     np.testing.assert_array_equal(change(0.0), np.zeros(40))
+
+
+def test_losses_are_compared_with_all_digits_of_float32(problem):
+    params, features, labels, gradients = problem
+    traced = jax.make_jaxpr(
+        lambda p: identity_loss_change(lambda q: losses(q, features, labels), p, gradients, 0.1)
+    )(params)
+    found = [e.params["precision"] for e in traced.eqns if e.primitive.name == "dot_general"]
+    assert found == [(jax.lax.Precision.HIGHEST, jax.lax.Precision.HIGHEST)] * 2
+
+
+def test_the_first_order_keeps_its_choice_in_bfloat16():
+    """Of the most helpful half of 64, so many are those of float32."""
+    random = np.random.default_rng(0)
+    features = jnp.asarray(random.normal(size=(64, 32)), jnp.float32)
+    labels = jnp.asarray(random.integers(0, 8, 64))
+    shapes = {"first": (32, 64), "second": (64, 8)}
+    params = {
+        name: jnp.asarray(random.normal(size=shape) * shape[0] ** -0.5, jnp.float32)
+        for name, shape in shapes.items()
+    }
+
+    def losses_in(dtype):
+        def of(params):
+            first, second = (params[name].astype(dtype) for name in shapes)
+            logits = jax.nn.relu(features.astype(dtype) @ first) @ second
+            logits = logits.astype(jnp.float32)
+            return -jax.nn.log_softmax(logits)[jnp.arange(64), labels]
+
+        return of
+
+    gradients = jax.grad(lambda p: losses_in(jnp.float32)(p).mean())(params)
+
+    def kept(method, dtype):
+        change = DynamicSelection(method=method).loss_change
+        found = change(losses_in(dtype), params, gradients, 1e-3)
+        return set(np.asarray(keep_most_helpful(found[None], 32)).reshape(-1).tolist())
+
+    expected = kept("exact", jnp.float32)
+    assert len(kept("jvp", jnp.float32) & expected) >= 31
+    assert len(kept("jvp", jnp.bfloat16) & expected) >= 30
+    # Which is why a config that asks for both is refused.
+    assert len(kept("exact", jnp.bfloat16) & expected) < 26
 
 
 def test_stepped_parameters_keep_their_dtype():

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from rlsyn_jax.config import default_config
+from rlsyn_jax.config import ConfigError, default_config
 from rlsyn_jax.data.insightface import read_insightface
 from rlsyn_jax.data.synthetic_writer import SyntheticDatasetWriter
 from rlsyn_jax.data.webdataset_tar import read_webdataset
-from rlsyn_jax.stages.dataset_exports import export_dataset
+from rlsyn_jax.stages.dataset_exports import check_exports, export_dataset
 
 
 def written(directory, number):
@@ -54,6 +54,14 @@ def test_other_people_than_the_target_s_are_exported_alone(config, tmp_path):
         export_dataset(config, tmp_path / "prior")
     export_dataset(config, tmp_path / "prior", of_target=False)
     assert len(list((tmp_path / "prior_market1501" / "bounding_box_train").iterdir())) == 4
+
+
+def test_more_people_than_names_hold_are_told_before(config):
+    check_exports(config, 9999)
+    with pytest.raises(ConfigError, match="hold 9999 people, and 10000 train"):
+        check_exports(config, 10_000)
+    config.data.source = "market1501"  # People keep the names that they have.
+    check_exports(config, 10_000)
 
 
 def test_nothing_is_written_that_nobody_asked_for_or_of_nothing(config, tmp_path):

@@ -92,6 +92,8 @@ def test_other_files_of_a_data_set_are_refused_and_a_copy_is_not(program, tmp_pa
     run_nothing(config, tmp_path / "run")  # What is complete does not need them.
     shutil.copytree(tmp_path / "away", data)
     (data / "person 1" / ".DS_Store").write_bytes(b"1")
+    (data / "person 1" / ".ipynb_checkpoints").mkdir()
+    (data / "person 1" / ".ipynb_checkpoints" / "0.png").write_bytes(b"1")
     run_nothing(config, tmp_path / "run")
     added = data / "person 1" / "5.png"
     added.write_bytes(b"1")

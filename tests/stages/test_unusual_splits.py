@@ -1,7 +1,10 @@
 """What few held-out people, and people without synthetic images, make of recognisers' stages."""
 
+import json
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from rlsyn_jax.config import ConfigError
 from rlsyn_jax.data.synthetic_writer import load_synthetic
@@ -53,6 +56,41 @@ def test_neighbours_are_looked_for_once_a_group_and_among_so_many(program, monke
     some = synthetic_measures._fidelity(config, real, people, fake, people)
     assert calls[0] == (60, 60)
     assert some["frechet_distance"] == whole["frechet_distance"]
+
+
+def test_too_few_people_or_images_are_left_blank(program):
+    config = program.config()
+    random = np.random.default_rng(0)
+
+    def measured(*people):
+        real, fake = (random.normal(size=(len(each), 4)) for each in people)
+        return synthetic_measures._fidelity(config, real, people[0], fake, people[1])
+
+    three_each = np.repeat(np.arange(4), 3)
+    assert None not in measured(three_each, three_each).values()
+    one_of_a_person = np.array([0, 1])
+    for real, fake in ((one_of_a_person, three_each), (three_each[:3], three_each)):
+        assert set(measured(real, fake).values()) == {None}
+
+
+def test_one_image_to_measure_by_is_told_before_anything_trains(program, tmp_path):
+    for person, number in enumerate((2, 1, 1, 1)):
+        (tmp_path / "set" / str(person)).mkdir(parents=True)
+        for image in range(number):
+            Image.new("RGB", (16, 16)).save(tmp_path / "set" / str(person) / f"{image}.png")
+    data = {"source": "folder", "path": str(tmp_path / "set"), "num_identities": 0}
+    config = program.config(data=data, split={"held_out_fraction": 0.0, "closed_images": 1})
+    with pytest.raises(ConfigError, match="only one image .*config.split.closed_images"):
+        load_target(config, tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_two_people_with_an_image_each_to_measure_by_give_a_report(program, tmp_path):
+    fields = {"data.num_identities": 4, "data.images_per_identity": 3, "split.closed_images": 1}
+    program.run(tmp_path, fields=fields)
+    found = json.loads((tmp_path / "evaluate" / "metrics.json").read_text())
+    assert found["synthetic"]["reinforced"]["frechet_distance"] is None
+    assert (tmp_path / "report" / "report.html").stat().st_size > 0
 
 
 STAGES = "--stages=pretrain,adapt,reinforce,synthesize"
