@@ -328,7 +328,7 @@ def default_config() -> ConfigDict:
     config.recognize.prior_per_batch = 6
     # Dynamic selection (selection/dynamic_selection.py) of the arms *_selected.
     config.recognize.selection = ConfigDict()
-    # exact (a virtual step, whose passes use all digits of float32, at accelerators' cost) | jvp (its
+    # exact (a virtual step, by passes with all digits of float32, at accelerators' cost) | jvp (its
     # first order, which needs fewer: with bfloat16 it must be this one).
     config.recognize.selection.method = "exact"
     # What the virtual step moves: classifier | all. The classifier costs one forward pass of the
