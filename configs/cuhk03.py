@@ -86,7 +86,7 @@ def get_config(variant="labeled"):
     config.reinforce.decay = "constant"
     config.reinforce.normalise_over = "batch"  # [paper] Equation 10.
     config.reinforce.squash = "tanh"  # [paper] Equation 11.
-    config.reinforce.iterations = 400  # Open: some 3 updates of every identity, as seen to suffice.
+    config.reinforce.iterations = 400  # Open: each identity is drawn some 8 times.
     # Open: rewards of a set differ between identities alone, so a batch holds many.
     config.reinforce.identities = 16
     config.reinforce.samples = 8

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from PIL import Image
 
+from rlsyn_jax.data.face_alignment import ARCFACE_TEMPLATE
 from rlsyn_jax.data.insightface import write_insightface
 from rlsyn_jax.data.pairs_file import RACES
 from rlsyn_jax.data.procedural import make_procedural_dataset
@@ -96,11 +97,16 @@ def write_verification_sets(folder: Path) -> None:
             ]
             lines.append("\t".join(names) if one != other else f"{names[0]}\t{second + 1}")
         (folder / "rfw/txts" / race / f"{race}_pairs.txt").write_text("\n".join(lines) + "\n")
+        landmarks = []
+        points = "\t".join(f"{value:.3f}" for value in (ARCFACE_TEMPLATE * 32 / 112).ravel())
         for person, images in enumerate(people):
             own = folder / "rfw/data" / race / f"m.{person}"
             own.mkdir(parents=True)
             for number, pixels in enumerate(images, start=1):
-                Image.fromarray(pixels).save(own / f"m.{person}_{number:04d}.jpg")
+                file = f"m.{person}/m.{person}_{number:04d}.jpg"
+                Image.fromarray(pixels).save(own.parent / file)
+                landmarks.append(f"/data/{race}/{file}\t{person}\t{points}")
+        (folder / "rfw/txts" / race / f"{race}_lmk.txt").write_text("\n".join(landmarks) + "\n")
 
 
 def write_weights(folder: Path) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from rlsyn_jax.data.identity_dataset import Subset
+from rlsyn_jax.data.image_decoding import IMAGE_EXTENSIONS
 from rlsyn_jax.data.insightface import write_insightface
 from rlsyn_jax.data.market1501 import FOLDERS, list_market1501
 from rlsyn_jax.data.synthetic_writer import read_identity_names, read_manifest
@@ -43,7 +44,7 @@ def export_into_market1501(directory: str | Path, real: str | Path, target: str 
 
     Synthetic images are named as real ones of a sequence 9, 0002_c1s9_000000_00.jpg, and are given
     the cameras of the person's real images by turns, so that no new pair of person and camera
-    comes up.
+    comes up. Real images of other kinds, as CUHK03-NP's .png, become .jpg, too.
 
     Args:
         directory: folder of the synthetic data set, whose people are named as in `real` (0002).
@@ -74,6 +75,7 @@ def export_into_market1501(directory: str | Path, real: str | Path, target: str 
     with whole_folder(target) as folder:
         for name in FOLDERS:
             shutil.copytree(real / name, folder / name)
+            _name_jpg(folder / name)
         counts: dict[str, int] = {}
         for identity, file in zip(manifest["identity"], manifest["file"]):
             number = counts.get(identity, 0)
@@ -85,12 +87,16 @@ def export_into_market1501(directory: str | Path, real: str | Path, target: str 
     return len(manifest["file"])
 
 
-def export_insightface(directory: str | Path, target: str | Path) -> int:
+def export_insightface(
+    directory: str | Path, target: str | Path, *, image_size: tuple[int, int] | None = None
+) -> int:
     """Writes train.rec, train.idx and property, as InsightFace's trainers read them.
 
     Args:
         directory: folder of the synthetic data set.
         target: folder to make.
+        image_size: (height, width) of the images; InsightFace's networks take (112, 112) and resize
+            nothing. None: as they are.
 
     Returns:
         Number of images; label i is the i-th identity that has images. Trainers ask for it as
@@ -104,10 +110,12 @@ def export_insightface(directory: str | Path, target: str | Path) -> int:
     examples = list(_examples(directory))
     with Image.open(directory / examples[0][1]) as first:
         width, height = first.size
+    if image_size is not None:
+        height, width = image_size
     with whole_folder(target) as folder:
         write_insightface(
             folder / "train.rec",
-            ((label, (directory / file).read_bytes()) for label, file, _ in examples),
+            ((label, _of_size(directory / file, (width, height))) for label, file, _ in examples),
             num_images=len(examples),
         )
         (folder / "property").write_text(f"{examples[-1][0] + 1},{height},{width}\n")
@@ -174,10 +182,31 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     tar.addfile(member, io.BytesIO(content))
 
 
+def _name_jpg(folder: Path) -> None:
+    """Turns the images of a folder that are not named .jpg into such."""
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in IMAGE_EXTENSIONS and path.suffix != ".jpg":
+            content = _as_jpeg(path)
+            path.unlink()
+            path.with_suffix(".jpg").write_bytes(content)
+
+
 def _as_jpeg(path: Path) -> bytes:
-    if path.suffix == ".jpg":
+    if path.suffix.lower() in (".jpg", ".jpeg"):
         return path.read_bytes()
-    sink = io.BytesIO()
     with Image.open(path) as image:
-        image.save(sink, "JPEG", quality=95, subsampling=0)
+        return _encoded(image)
+
+
+def _of_size(path: Path, size: tuple[int, int]) -> bytes:
+    """Returns the file as it is, or its image resized to (width, height)."""
+    with Image.open(path) as image:
+        if image.size == size:
+            return path.read_bytes()
+        return _encoded(image.resize(size, Image.Resampling.BICUBIC))
+
+
+def _encoded(image: Image.Image) -> bytes:
+    sink = io.BytesIO()
+    image.convert("L" if image.mode == "L" else "RGB").save(sink, "JPEG", quality=95, subsampling=0)
     return sink.getvalue()

@@ -194,6 +194,14 @@ def _to_grey_or_colour(image: Image.Image) -> Image.Image:
     return image.convert("L" if image.mode == "1" else "RGB")
 
 
+def resize_pixels(pixels: np.ndarray, size: tuple[int, int], resize: Resize) -> np.ndarray:
+    """Bring pixels to a size, as `decode_image` does; uint8 [height, width, 1 or 3]."""
+    if pixels.shape[:2] == size:
+        return pixels
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    return np.asarray(_resized(image, size, resize)).reshape(*size, -1)
+
+
 def _resized(image: Image.Image, size: tuple[int, int], resize: Resize) -> Image.Image:
     width_height = size[::-1]
     if resize == "pad":

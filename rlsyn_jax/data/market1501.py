@@ -104,13 +104,19 @@ def read_cuhk03_np(
     if path.resolve().name == other:
         raise ValueError(f"{path} holds the {other} boxes of CUHK03; {boxes} ones were asked for.")
     return read_market1501(
-        path / boxes if (path / boxes).is_dir() else path,
+        cuhk03_np_folder(path, boxes),
         image_size=image_size,
         channels=channels,
         resize=resize,
         skip_damaged=skip_damaged,
         name=f"CUHK03-NP {boxes}",
     )
+
+
+def cuhk03_np_folder(path: str | Path, boxes: str) -> Path:
+    """Return the folder of the wanted boxes: below the one that is given, or that itself."""
+    below = Path(path) / boxes
+    return below if below.is_dir() else Path(path)
 
 
 def list_market1501(path: Path) -> list[PublishedImage]:

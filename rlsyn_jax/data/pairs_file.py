@@ -6,22 +6,30 @@
     NAME<tab>1<tab>4                images 1 and 4 of one person
     NAME<tab>1<tab>NAME<tab>2       images of two people
 
-A list with one number in its first line (LFW's pairsDevTrain.txt) is one fold. Sources: Huang et
-al., Labeled Faces in the Wild, 2007; Wang et al., Racial Faces in the Wild, ICCV 2019.
+A list with one number in its first line (LFW's pairsDevTrain.txt) is one fold. RFW's images are
+loose cuts, and beside its lists lie five landmarks of each, by which they are aligned:
+
+    DATA/NAME/NAME_0001.jpg<tab>LABEL<tab>x<tab>y<tab> ... (RACE_lmk.txt)
+
+Sources: Huang et al., Labeled Faces in the Wild, 2007; Wang et al., Racial Faces in the Wild, ICCV
+2019.
 """
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from rlsyn_jax.data.face_alignment import align_face
 from rlsyn_jax.data.image_decoding import (
     IMAGE_EXTENSIONS,
     ImageSize,
     Resize,
     check_image_options,
     decode_image,
+    resize_pixels,
 )
 from rlsyn_jax.data.published_splits import listed_file
 from rlsyn_jax.data.verification_set import VerificationSet
@@ -37,6 +45,7 @@ def read_pairs(
     channels: int,
     resize: Resize = "stretch",
     name: str | None = None,
+    landmarks: Mapping[str, np.ndarray] | None = None,
 ) -> VerificationSet:
     """Read the images that a list of pairs names, each once.
 
@@ -47,6 +56,8 @@ def read_pairs(
         channels: 1 for grey, 3 for RGB.
         resize: "stretch", "pad" or "crop", as in `decode_image`.
         name: name of the set; that of the list by default.
+        landmarks: PERSON/FILE -> float [5, 2], by which faces are aligned to ArcFace's template
+            (data/face_alignment.py) instead of being resized; None: they are, or need not be.
 
     Returns:
         The pairs in the list's order, which is that of its folds; ten folds where the list does not
@@ -70,7 +81,13 @@ def read_pairs(
         places.append(pair)
     images = np.empty((len(place_of), *size, channels), np.uint8)
     for file, place in place_of.items():
-        images[place] = decode_image(root / file, image_size=size, channels=channels, resize=resize)
+        if landmarks is None:
+            pixels = decode_image(root / file, image_size=size, channels=channels, resize=resize)
+        else:
+            pixels = decode_image(root / file, image_size=None, channels=channels)
+            pixels = align_face(pixels, landmarks[_short(file)], size=max(size))
+            pixels = resize_pixels(pixels, size, resize)
+        images[place] = pixels
     first, second = np.array(places, np.int64).T
     return VerificationSet(
         name=name or pairs.stem,
@@ -93,7 +110,8 @@ def read_rfw(
     """Read one of the four sets of Racial Faces in the Wild.
 
     Args:
-        path: folder that holds data/RACE/PERSON/PERSON_0001.jpg and txts/RACE/RACE_pairs.txt.
+        path: folder that holds data/RACE/PERSON/PERSON_0001.jpg and txts/RACE/RACE_pairs.txt. By
+            txts/RACE/RACE_lmk.txt faces are aligned; without it they are taken to be aligned.
         race: one of RACES, as the data set names its groups.
         image_size: a side length or (height, width).
         channels: 1 for grey, 3 for RGB.
@@ -103,19 +121,71 @@ def read_rfw(
         The pairs.
 
     Raises:
-        ValueError: as `read_pairs`, or an unknown race.
+        ValueError: as `read_pairs`, an unknown race, or landmarks of another form or not of all
+            images.
         DamagedImageError: where an image cannot be read.
     """
     if race not in RACES:
         raise ValueError(f"race is {race!r}; expected one of {', '.join(RACES)}.")
+    pairs, root = rfw_files(path, race)
+    landmarks = rfw_landmarks(path, race)
+    if landmarks is None:
+        logging.warning(
+            "RFW %s: without %s_lmk.txt, images are taken to be aligned as training faces are",
+            race,
+            race,
+        )
     return read_pairs(
-        Path(path) / "txts" / race / f"{race}_pairs.txt",
-        Path(path) / "data" / race,
+        pairs,
+        root,
         image_size=image_size,
         channels=channels,
         resize=resize,
         name=f"RFW {race}",
+        landmarks=landmarks,
     )
+
+
+def rfw_files(path: str | Path, race: str) -> tuple[Path, Path]:
+    """Return the list of pairs and the folder of people of one of RFW's sets."""
+    return Path(path) / "txts" / race / f"{race}_pairs.txt", Path(path) / "data" / race
+
+
+def rfw_landmarks(path: str | Path, race: str) -> dict[str, np.ndarray] | None:
+    """Return the landmarks of one of RFW's sets.
+
+    Args:
+        path, race: as of `read_rfw`.
+
+    Returns:
+        PERSON/FILE -> float64 [5, 2], (x, y) in pixels; None where there is no such file.
+
+    Raises:
+        ValueError: a line has another form, or an image of the pairs has no landmarks.
+    """
+    pairs, root = rfw_files(path, race)
+    file = pairs.with_name(f"{race}_lmk.txt")
+    if not file.is_file():
+        return None
+    found = {}
+    for number, line in enumerate(file.read_text("utf-8-sig").splitlines(), start=1):
+        fields = line.split()
+        if not fields:
+            continue
+        try:
+            points = np.array(fields[2:], np.float64).reshape(5, 2)
+        except ValueError as error:
+            raise ValueError(
+                f"Line {number} of {file} is {line!r:.200}; expected an image, a label and five "
+                "pairs of coordinates."
+            ) from error
+        found[_short(fields[0])] = points
+    for described_as, *both in list_pairs(pairs)[1]:
+        for person, image in both:
+            name = _short(_file_of(root, person, image, described_as))
+            if name not in found:
+                raise ValueError(f"{described_as} names {name}, of which {file} has no landmarks.")
+    return found
 
 
 def count_pairs(pairs: str | Path, root: str | Path) -> tuple[int, int]:
@@ -223,6 +293,11 @@ def _file_of(root: Path, person: str, number: int, described_as: str) -> str:
             except (OSError, ValueError):  # No file system has such a name.
                 break
     return listed_file(root, ".", stem + IMAGE_EXTENSIONS[0], described_as)
+
+
+def _short(path: str) -> str:
+    """Return PERSON/FILE of a path; lists name images from where their makers had them."""
+    return "/".join(path.split("/")[-2:])
 
 
 def _count(field: str) -> int:

@@ -4,6 +4,8 @@ A source is one of
     FILE.bin                lfw.bin, agedb_30.bin, cfp_fp.bin, calfw.bin, cplfw.bin and their like
     pairs:PAIRS.txt:FOLDER  a list in LFW's form, and the folder of people's folders of images
     rfw:FOLDER              data/RACE and txts/RACE below it: four sets, one a group of people
+Faces of the first two must be aligned as those that recognisers train on; RFW's are, by its own
+landmarks, to the template of ArcFace.
 """
 
 from __future__ import annotations
@@ -12,7 +14,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rlsyn_jax.data.image_decoding import ImageSize, Resize
-from rlsyn_jax.data.pairs_file import RACES, count_pairs, read_pairs, read_rfw
+from rlsyn_jax.data.pairs_file import (
+    RACES,
+    count_pairs,
+    read_pairs,
+    read_rfw,
+    rfw_files,
+    rfw_landmarks,
+)
 from rlsyn_jax.data.verification_bin import count_bin_pairs, read_verification_bin
 from rlsyn_jax.data.verification_set import VerificationSet
 
@@ -31,8 +40,7 @@ def check_verification_source(source: str) -> dict[str, tuple[int, int]]:
     """
     kind, path, folder = _parts(source)
     if kind == "rfw":
-        folders = [path / "data" / race for race in RACES]
-        files = [path / "txts" / race / f"{race}_pairs.txt" for race in RACES]
+        files, folders = zip(*(rfw_files(path, race) for race in RACES))
     else:
         files, folders = [path], [folder] if folder else []
     missing = [str(file) for file in files if not file.is_file()]
@@ -41,6 +49,9 @@ def check_verification_source(source: str) -> dict[str, tuple[int, int]]:
         raise ValueError(f"{source!r} is not there: no {', no '.join(missing)}")
     if kind == "bin":
         return {str(path): count_bin_pairs(path)}
+    if kind == "rfw":
+        for race in RACES:
+            rfw_landmarks(path, race)
     return {str(file): count_pairs(file, folder) for file, folder in zip(files, folders)}
 
 

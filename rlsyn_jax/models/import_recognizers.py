@@ -20,7 +20,7 @@ import numpy as np
 
 from rlsyn_jax.models.iresnet import IResNet
 from rlsyn_jax.models.osnet import OSNet
-from rlsyn_jax.models.resnet import ResNet, ResNet50, ResNet50IBN
+from rlsyn_jax.models.resnet import FRESH_POWER, ResNet, ResNet50, ResNet50IBN
 from rlsyn_jax.models.torch_conversion import Conversion, shape_text
 from rlsyn_jax.models.torch_names import (
     LEAVES,
@@ -35,7 +35,7 @@ from rlsyn_jax.models.vit import VIT_SIZES, ViT, patch_grid
 # Where only some tensors have their names and shapes, the networks of record are the measure.
 _IMAGE_SIZE, _FACE_SIZE = (32, 32), (112, 112)
 # What arrays begin with that the weights do not have: a neck's, and the power of the pooling.
-_FRESH = {"scale": 1, "mean": 0, "var": 1, "p": 3}
+_FRESH = {"scale": 1, "mean": 0, "var": 1, "p": FRESH_POWER}
 # The fields of modules that are found out from weights.
 _SETTINGS = {
     "ResNet": (),

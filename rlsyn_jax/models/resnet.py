@@ -15,6 +15,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+FRESH_POWER = 3.0  # Of generalised mean pooling, before any training.
+
 
 class InstanceBatchNorm(nn.Module):
     """Instance normalisation of the first half of the channels, and `norm` of the second.
@@ -37,7 +39,7 @@ class InstanceBatchNorm(nn.Module):
 
 
 class GeneralizedMeanPooling(nn.Module):
-    """Mean over places of x^p, to the power of 1 / p, with a learned p that begins with 3.
+    """Mean over places of x^p, to the power of 1 / p, with a learned p.
 
     Radenovic et al., arXiv 1711.02512: p = 1 is the average, a large p nears the maximum.
     """
@@ -47,7 +49,7 @@ class GeneralizedMeanPooling(nn.Module):
     @nn.compact
     def __call__(self, x):
         """Maps float32 [b, h, w, c] to [b, c]; what is below epsilon counts as epsilon."""
-        p = self.param("p", nn.initializers.constant(3.0), (1,))
+        p = self.param("p", nn.initializers.constant(FRESH_POWER), (1,))
         return (jnp.maximum(x, self.epsilon) ** p).mean(axis=(1, 2)) ** (1 / p)
 
 

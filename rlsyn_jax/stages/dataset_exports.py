@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from rlsyn_jax.config import ConfigError
 from rlsyn_jax.data.exports import export_insightface, export_into_market1501, export_webdataset
+from rlsyn_jax.data.market1501 import cuhk03_np_folder
 from rlsyn_jax.data.synthetic_writer import MOST_PEOPLE, export_market1501, read_manifest
 from rlsyn_jax.training.atomic_files import whole_folder
 from rlsyn_jax.training.processes import barrier, is_primary
@@ -18,8 +19,8 @@ def export_dataset(config: ConfigDict, directory: Path, *, of_target: bool = Tru
     """Writes DIRECTORY_market1501, DIRECTORY_recordio and DIRECTORY_webdataset, those asked for.
 
     What is there already is whole, and left alone. "market1501" holds the real images too where
-    those are in that layout and of the same people, and otherwise the synthetic ones with names and
-    folder of the layout.
+    those are in that layout and of the same people, and otherwise the synthetic ones alone, whose
+    people are numbered anew. "recordio" holds them at the size that recognisers see.
 
     Args:
         config: complete configuration.
@@ -41,9 +42,17 @@ def export_dataset(config: ConfigDict, directory: Path, *, of_target: bool = Tru
         barrier(f"synthesize: {target.name} is written")
 
 
+def real_images(config: ConfigDict) -> Path | None:
+    """Returns the folder of the target's images where those are in Market-1501's layout."""
+    kind, _, boxes = config.data.source.partition(":")
+    if kind == "cuhk03_np":
+        return cuhk03_np_folder(config.data.path, boxes)
+    return Path(config.data.path) if kind == "market1501" else None
+
+
 def check_exports(config: ConfigDict, num_identities: int) -> None:
     """Raises ConfigError where a format that is asked for does not hold so many people."""
-    named_anew = config.data.source != "market1501"
+    named_anew = real_images(config) is None
     if "market1501" in config.synthesize.exports and named_anew and num_identities > MOST_PEOPLE:
         raise ConfigError(
             f"config.synthesize.exports has 'market1501', whose names hold {MOST_PEOPLE} people, "
@@ -53,10 +62,15 @@ def check_exports(config: ConfigDict, num_identities: int) -> None:
 
 def _export(config: ConfigDict, kind: str, directory: Path, target: Path, of_target: bool) -> int:
     if kind == "recordio":
-        return export_insightface(directory, target)
+        recognize = config.recognize
+        size = recognize.image_size, recognize.image_width or recognize.image_size
+        return export_insightface(
+            directory, target, image_size=size if recognize.image_size else None
+        )
     if kind == "webdataset":
         return export_webdataset(directory, target)
-    if of_target and config.data.source == "market1501":
-        return export_into_market1501(directory, config.data.path, target)
+    real = real_images(config)
+    if of_target and real is not None:
+        return export_into_market1501(directory, real, target)
     with whole_folder(target) as folder:
         return export_market1501(directory, folder)

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from rlsyn_jax.config import PATH_SOURCES, ConfigError, field
 from rlsyn_jax.data.exports import check_not_mistaken
+from rlsyn_jax.stages.dataset_exports import real_images
 
 _CACHES = ("data.cache", "general_data.cache", "autoencoder.cache", "pretrain.cache")
 
@@ -39,5 +40,5 @@ def check_folders(config: ConfigDict, workdir: Path) -> None:
                     f"({source.path!r}): what the run writes there would count as part of the data "
                     "set; choose a folder outside of it"
                 )
-    if "market1501" in config.synthesize.exports and config.data.source == "market1501":
+    if "market1501" in config.synthesize.exports and real_images(config) is not None:
         check_not_mistaken(workdir)

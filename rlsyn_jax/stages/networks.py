@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from rlsyn_jax.config import ConfigError
+from rlsyn_jax.models.resnet import FRESH_POWER
 from rlsyn_jax.recognition.networks import (
     RecognitionNetwork,
     build_network,
@@ -77,6 +79,9 @@ def read_weights(
     try:
         found = {part: restore_params(path, collection=part) for part in expected}
         found["params"] = found["params"].get("backbone", found["params"])
+        if "gem" in expected["params"] and "gem" not in found["params"]:
+            # Imported weights are of networks that take the mean.
+            found["params"] = {**found["params"], "gem": {"p": np.full(1, FRESH_POWER, np.float32)}}
         check_fits(found, expected, f"the checkpoint {path}")
     except (FileNotFoundError, ValueError, KeyError) as error:
         raise ConfigError(f"config.{field} is {path!r}: {error}") from error

@@ -16,6 +16,7 @@ from rlsyn_jax.data.exports import export_insightface, export_into_market1501, e
 from rlsyn_jax.data.identity_dataset import Subset
 from rlsyn_jax.data.insightface import read_insightface
 from rlsyn_jax.data.market1501 import read_market1501
+from rlsyn_jax.data.recordio import iterate_records, unpack
 from rlsyn_jax.data.synthetic_writer import SyntheticDatasetWriter
 from rlsyn_jax.data.webdataset_tar import read_webdataset
 
@@ -78,6 +79,41 @@ def test_market1501_is_a_copy_with_more_images_of_its_people(tmp_path, synthetic
         "0007",
     ]
     assert (dataset.subsets == Subset.TRAIN).sum() == sum(map(len, found.values()))
+
+
+def test_real_images_of_other_kinds_become_jpg(tmp_path, synthetic, real):
+    """As CUHK03-NP's: readers list .jpg alone, or .png alone."""
+    before = {}
+    for file, suffix in zip(sorted(real.rglob("*.jpg")), (".png", ".JPG", ".jpeg") * 2):
+        with Image.open(file) as image:
+            image.save(file.with_suffix(suffix))
+        file.unlink()
+        before[file.relative_to(real)] = file.with_suffix(suffix)
+    (real / "query" / "Thumbs.db").write_bytes(b"1")
+    target = tmp_path / "with_synthetic"
+    export_into_market1501(synthetic, real, target)
+    found = {
+        file.relative_to(target) for file in target.rglob("*_0?.jpg") if "s9_" not in file.name
+    }
+    assert found == set(before)
+    assert not [file for file in target.rglob("*") if file.suffix in (".png", ".JPG", ".jpeg")]
+    for name, file in before.items():
+        if file.suffix != ".png":
+            assert (target / name).read_bytes() == file.read_bytes()
+        assert (np.asarray(Image.open(target / name)) == 200).all()
+
+
+def test_insightface_files_have_the_size_that_is_asked_for(tmp_path, synthetic):
+    export_insightface(synthetic, tmp_path / "faces", image_size=(6, 6))
+    assert (tmp_path / "faces" / "property").read_text() == "2,6,6\n"
+    found = []
+    for _, data in iterate_records(tmp_path / "faces" / "train.rec"):
+        labels, _, encoded = unpack(data, "record")
+        if encoded:
+            pixels = np.asarray(Image.open(io.BytesIO(encoded)))
+            assert pixels.shape == (6, 6, 3)
+            found.append((int(labels[0]), int(np.median(pixels))))
+    assert found == ORDER
 
 
 def test_market1501_refuses_what_readers_would_mistake(tmp_path, synthetic, real):

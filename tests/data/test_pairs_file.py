@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from rlsyn_jax.data.face_alignment import ARCFACE_TEMPLATE
 from rlsyn_jax.data.pairs_file import read_pairs, read_rfw
 
 LFW = """2\t2
@@ -80,6 +81,71 @@ def test_rfw_is_read_by_race(tmp_path):
 
 
 PAIR = "Abel_Pacheco\t1\t4\n"
+
+
+def loose_rfw(root, race="Asian"):
+    """Faces drawn as five spots, turned, scaled and moved; returns the same faces as aligned."""
+    random = np.random.default_rng(0)
+    spots = ARCFACE_TEMPLATE.round()
+    lines, aligned = [], []
+    for number in (1, 2):
+        angle, scale, shift = random.uniform(-0.4, 0.4), random.uniform(0.8, 1.6), (90, 70)
+        turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        rows, columns = np.mgrid[:400, :400]
+        places = np.stack([columns, rows], -1) - shift
+        drawn = _spots(places @ np.linalg.inv(turn).T, spots)
+        folder = root / "data" / race / "m.1"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(drawn).save(folder / f"m.1_{number:04d}.jpg", quality=98)
+        points = (spots @ turn.T + shift).ravel()
+        numbers = "\t".join(f"{value:.4f}" for value in points)
+        lines.append(f"/somewhere/{race}/m.1/m.1_{number:04d}.jpg\t0\t{numbers}")
+        rows, columns = np.mgrid[:112, :112]
+        aligned.append(_spots(np.stack([columns, rows], -1).astype(float), spots))
+    (root / "txts" / race).mkdir(parents=True)
+    (root / "txts" / race / f"{race}_pairs.txt").write_text("1\t1\nm.1\t1\t2\nm.1\t1\tm.2\t1\n")
+    (root / "data" / race / "m.2").mkdir()
+    Image.fromarray(drawn).save(root / "data" / race / "m.2" / "m.2_0001.jpg", quality=98)
+    lines.append(f"/somewhere/{race}/m.2/m.2_0001.jpg\t1\t{numbers}")
+    (root / "txts" / race / f"{race}_lmk.txt").write_text("\n".join(lines) + "\n")
+    return aligned
+
+
+def _spots(places, spots):
+    distances = np.square(places[..., None, :] - spots).sum(-1)
+    shades = np.array([60, 110, 160, 210, 250]) * np.exp(-distances / 50)
+    return shades.max(-1).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("size", "side"), [(112, 112), ((56, 56), 56), ((56, 28), 56)])
+def test_rfw_is_aligned_by_its_landmarks(tmp_path, size, side):
+    aligned = loose_rfw(tmp_path)
+    found = read_rfw(tmp_path, "Asian", image_size=size, channels=1)
+    assert found.is_same.tolist() == [True, False]
+    for image, wanted in zip(found.images, aligned):
+        wanted = np.asarray(Image.fromarray(wanted).resize((side, side)).resize(image.shape[1::-1]))
+        assert np.abs(image[..., 0].astype(int) - wanted).mean() < 3
+    loose = read_pairs(
+        tmp_path / "txts/Asian/Asian_pairs.txt", tmp_path / "data/Asian", image_size=112, channels=1
+    )
+    assert np.abs(loose.images[0, ..., 0].astype(int) - aligned[0]).mean() > 10
+
+
+def test_landmarks_that_are_missing_or_no_numbers_are_named(tmp_path, caplog):
+    loose_rfw(tmp_path)
+    file = tmp_path / "txts" / "Asian" / "Asian_lmk.txt"
+    lines = file.read_text().splitlines()
+    for text, said in (
+        ("\n".join(lines[:2]), "Line 3 of .*names m.2/m.2_0001.jpg, of which .*no landmarks"),
+        ("\n".join([lines[0], lines[1] + "\t7"]), "Line 2 of .*five pairs of coordinates"),
+        (lines[0].replace("0\t", "a\tb\t", 1), "Line 1 of .*five pairs"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=said):
+            read_rfw(tmp_path, "Asian", image_size=112, channels=1)
+    file.unlink()
+    read_rfw(tmp_path, "Asian", image_size=112, channels=1)
+    assert "without Asian_lmk.txt, images are taken to be aligned" in caplog.text
 
 
 @pytest.mark.parametrize(

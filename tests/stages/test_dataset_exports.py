@@ -7,7 +7,7 @@ from rlsyn_jax.config import ConfigError, default_config
 from rlsyn_jax.data.insightface import read_insightface
 from rlsyn_jax.data.synthetic_writer import SyntheticDatasetWriter
 from rlsyn_jax.data.webdataset_tar import read_webdataset
-from rlsyn_jax.stages.dataset_exports import check_exports, export_dataset
+from rlsyn_jax.stages.dataset_exports import check_exports, export_dataset, real_images
 
 
 def written(directory, number):
@@ -54,6 +54,23 @@ def test_other_people_than_the_target_s_are_exported_alone(config, tmp_path):
         export_dataset(config, tmp_path / "prior")
     export_dataset(config, tmp_path / "prior", of_target=False)
     assert len(list((tmp_path / "prior_market1501" / "bounding_box_train").iterdir())) == 4
+
+
+def test_cuhk03_np_is_in_that_layout_too(config, tmp_path):
+    config.data.source, config.data.path = "cuhk03_np:detected", str(tmp_path / "cuhk03")
+    assert real_images(config) == tmp_path / "cuhk03"
+    (tmp_path / "cuhk03" / "detected").mkdir(parents=True)
+    assert real_images(config) == tmp_path / "cuhk03" / "detected"
+    config.data.source = "msmt17"
+    assert real_images(config) is None
+
+
+def test_faces_are_exported_at_the_size_that_recognisers_see(config, tmp_path):
+    config.synthesize.exports = ("recordio",)
+    config.recognize.image_size = 12
+    written(tmp_path / "set", 2)
+    export_dataset(config, tmp_path / "set")
+    assert (tmp_path / "set_recordio" / "property").read_text() == "2,12,12\n"
 
 
 def test_more_people_than_names_hold_are_told_before(config):

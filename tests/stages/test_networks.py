@@ -55,6 +55,16 @@ def test_weights_come_back_and_others_are_refused_by_field(program, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, statistics, variables["batch_stats"])
     config.extractor.weights = path
     check_starting_weights(config)
+    # Imported weights take the mean of places; the power of another pooling is fresh then.
+    config.recognize.pooling = "gem"
+    network = extractor_network(config, "reward")
+    params, _ = read_weights(config, network, path, "extractor.weights")
+    assert params["gem"]["p"].tolist() == [3.0]
+    fresh = init_recognizer(network, jax.random.key(0), (16, 16, 3), 1)["params"]["backbone"]
+    assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, fresh)
+    np.testing.assert_array_equal(fresh["gem"]["p"], params["gem"]["p"])
+    check_starting_weights(config)
+    config.recognize.pooling = "mean"
     # The judge is wider.
     config.extractor.judge_weights = path
     with pytest.raises(ConfigError, match=r"config.extractor.judge_weights is .*does not fit"):
