@@ -9,7 +9,8 @@ list of dicts of config fields, made with experiments/sweeping/hyper.py. Every c
 before anything starts. DIR/cells/NAME is a cell's work folder, DIR/shared/ has the stages that
 several cells share, DIR/logs/ what the runs said, DIR/results.parquet a row for each cell, arm,
 measure and split, and DIR/results.html the page to look at. The same command goes on where it was
-stopped, makes failed cells anew, and takes over what a smaller or larger sweep in DIR has made.
+stopped, makes failed cells anew, and takes over what a smaller or larger sweep in DIR has made, as
+long as DIR keeps its path: the priors' folder is part of what runs know themselves by.
 
 On Slurm (`pip install -e '.[slurm]'`) the jobs wait for each other in the queue, save and go back
 into it when they are preempted or their time is up, and --slurm.NAME=VALUE are submitit's

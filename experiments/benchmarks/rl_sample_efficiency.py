@@ -33,7 +33,7 @@ from ml_collections import ConfigDict, config_flags
 from rlsyn_jax.config_checks import validate
 from rlsyn_jax.report.figures import COLORS
 from rlsyn_jax.rl.monitoring import total_reward
-from rlsyn_jax.stages import run_stage, set_up
+from rlsyn_jax.stages import run_stage, set_up, stage_fingerprints
 from rlsyn_jax.stages.assembled_policy import compiled, make_policy
 from rlsyn_jax.stages.fixed_noise import fixed_noise_measure
 from rlsyn_jax.stages.generator import make_sampler
@@ -139,6 +139,11 @@ def measured(config: ConfigDict, workdir: Path, name: str, seed: int, full: int,
         "passes_per_iteration": passes,
         "reinforce": json.loads(config.reinforce.to_json()),
         "rewards": json.loads(config.rewards.to_json()),
+        "cold_start": stage_fingerprints(config)["adapt"],
+        "synthesize": json.loads(config.synthesize.to_json()),
+        "evaluate": json.loads(config.evaluate.to_json()),
+        "evaluations": _EVALUATIONS.value,
+        "rewards_are": "of whole sets",
     }
     path = workdir / "sample_efficiency" / f"{name.replace(' ', '_')}_{seed}.json"
     if path.exists():

@@ -12,9 +12,12 @@ import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from sweeping.plan import read_plan
 
 from rlsyn_jax.training.atomic_files import write_json
-from study.design import ALL_TARGETS, AUGMENTATIONS, CHOOSERS, Choice
+from study.design import ALL_TARGETS, AUGMENTATIONS, CHOOSERS, SETTINGS, Choice, Target
 from study.gathering import Runs, best_mean, choose, stage_hours
 from study.written_results import ResultsError, has_tables
 
@@ -93,6 +96,47 @@ def check_same(name: str, section: Sequence[str], choices: Mapping[str, Choice])
             f"than {_shown(choices)}; --replace loses them, another --results leaves them alone, "
             "and --written-settings runs what is missing by theirs"
         )
+
+
+def check_planned(name: str, workdir: Path, choices: Mapping[str, Choice]) -> None:
+    """Checks that the runs of a study train as the choices say that are kept beside them.
+
+    Those of headroom have the setting in their names.
+
+    Args:
+        name: of the target.
+        workdir: of the study.
+        choices: start -> choice.
+
+    Raises:
+        ResultsError: its cells were planned by others, before these were chosen.
+    """
+    folder, target = workdir / name, ALL_TARGETS[name]
+    cells = read_plan(folder).cells if (folder / "sweep.json").exists() else {}
+    for cell, fields in cells.items():
+        if not _trains_by(choices[fields["recognize.start"]], target, fields):
+            raise ResultsError(
+                f"the runs in {folder} were planned by other settings of recognisers than "
+                f"{_shown(choices)}, {cell} the first; run what is to be gathered there once more, "
+                "which plans it anew, or name another --workdir"
+            )
+
+
+def _trains_by(choice: Choice, target: Target, fields: Mapping[str, Any]) -> bool:
+    """Whether a cell that sets these fields has the choice's setting and augmentation."""
+    wanted = choice.fields(target)
+    updates = wanted.pop("recognize.steps")
+    others = {
+        (field, value)
+        for setting in SETTINGS.values()
+        for field, value in setting.items()
+        if field not in wanted
+    }
+    return (
+        fields["recognize.steps"] in [updates * times for times in target.trainings.values()]
+        and all(fields[field] == value for field, value in wanted.items())
+        and not any(fields.get(field) == value for field, value in others)
+    )
 
 
 def _shown(choices: Mapping[str, Choice]) -> str:

@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rlsyn_jax.training.atomic_files import write_json, write_text
-from study.chosen_settings import check_same, choices_of_cells, written_choices
+from study.chosen_settings import (
+    check_planned,
+    check_same,
+    choices_of_cells,
+    written_choices,
+)
 from study.claims import GOAL
 from study.comparing import compare, compare_samples
 from study.decisions import decisions_table
@@ -119,6 +124,7 @@ def _of_runs(
     except LookupError as error:
         print(f"{name}: nothing is gathered without recognisers' settings: {error}", flush=True)
         return None
+    check_planned(name, workdir, choices)
     section = written.sections.get(name, ())
     if keep:
         check_same(name, section, choices)

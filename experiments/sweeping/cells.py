@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from rlsyn_jax.config_checks import validate
@@ -58,11 +59,19 @@ def read_cells(path: str | Path) -> tuple[str, list[Cell]]:
     changes = module.get_hyper(hyper)
     if not changes:
         raise SweepError(f"{path}: get_hyper gives no cell")
+    changes = [{field: _plain(value) for field, value in each.items()} for each in changes]
     names = cell_names(changes)
     cells = []
     for name, changed in zip(names, changes):
         cells.append(Cell(name, dict(changed), changed_config(config, changed, name)))
     return base, cells
+
+
+def _plain(value: Any) -> Any:
+    """Returns a value without NumPy's kinds of numbers, which np.logspace and its like give."""
+    if isinstance(value, list | tuple):
+        return type(value)(map(_plain, value))
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def changed_config(base: ConfigDict, changes: Mapping[str, Any], name: str) -> ConfigDict:

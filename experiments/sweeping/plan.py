@@ -93,14 +93,12 @@ def _plan(path: str, sweep_dir: Path) -> Plan:
         raise
     except ValueError as error:
         raise SweepError(str(error)) from error
-    # Those that train one prior in several pretrain stages, as seeds do, keep it together.
-    stages_of_prior: dict[str, set] = {}
-    for cell in _planned(cells):
-        stages_of_prior.setdefault(cell.prior, set()).add(cell.fingerprints["pretrain"])
+    # Priors are kept together, so that those who train the same one in several pretrain stages, as
+    # seeds do, find it. One that nobody shares is kept, too, or more seeds would find other stages.
     together = []
     for cell, planned in zip(cells, _planned(cells)):
         added: dict[str, Any] = {}
-        if planned.prior and len(stages_of_prior[planned.prior]) > 1:
+        if planned.prior:
             added["pretrain.cache"] = cell.config.pretrain.cache or str(sweep_dir / "priors")
         if "name" not in cell.changes:
             added["name"] = f"{cell.config.name}: {cell.name}"

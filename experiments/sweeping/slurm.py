@@ -24,6 +24,7 @@ from submitit.core.utils import pickle_load
 
 import sweeping
 from rlsyn_jax.training.atomic_files import write_json
+from sweeping.cells import SweepError
 from sweeping.commands import last_line, log_path, start_job
 from sweeping.jobs import Job
 from sweeping.plan import Plan
@@ -45,6 +46,8 @@ _STOPPED = (128 + signal.SIGTERM, -signal.SIGTERM)
 _MOST_RESTARTS = 100
 _LARGEST_ARRAY = 1000  # Slurm's own default is 1001.
 _POLL_SECONDS = 5
+# Seconds for which Slurm's commands may fail: of a job that is to end, and of who watches.
+_PATIENCE_OF_A_JOB, _PATIENCE_OF_A_SWEEP = 30, 600
 _POLLS_FOR_RESULT = 3  # A shared disk may show a result later than the queue shows the end.
 
 
@@ -69,7 +72,7 @@ class SlurmJob:
             # Slurm ends the job's processes when it takes the job back: at once, from here on.
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             if process == 0:
-                subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=True)
+                _ask("scontrol", "requeue", _own_number(), patience=_PATIENCE_OF_A_JOB)
             time.sleep(600)
         if code:
             said = last_line(log_path(self._dir, self._job.name, process))
@@ -80,13 +83,36 @@ def _may_go_on() -> bool:
     """Whether the job was interrupted rather than cancelled, and not too often yet."""
     if int(os.environ.get("SLURM_RESTART_COUNT", 0)) >= _MOST_RESTARTS:
         return False
-    shown = subprocess.run(
-        ["scontrol", "show", "job", "-o", os.environ["SLURM_JOB_ID"]],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
+    shown = _ask("scontrol", "show", "job", "-o", _own_number(), patience=_PATIENCE_OF_A_JOB)
     return "JobState=RUNNING" in shown
+
+
+def _own_number() -> str:
+    """Returns the number of this job, or of this element of an array alone.
+
+    One element of each array has the number of the whole, by which all of it would be asked for.
+    """
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
+
+
+def _ask(*command: str, patience: float) -> str:
+    """Returns what one of Slurm's commands says; while it fails, as a busy server does, asks again.
+
+    Raises:
+        SweepError: it failed for so many seconds.
+    """
+    end = time.monotonic() + patience
+    while True:
+        found = subprocess.run(command, capture_output=True, text=True)
+        if found.returncode == 0:
+            return found.stdout
+        if time.monotonic() > end:
+            raise SweepError(
+                f"{command[0]} failed for {patience:.0f} s, with code {found.returncode}: "
+                f"{found.stderr.strip()}"
+            )
+        time.sleep(min(_POLL_SECONDS, patience))
 
 
 class SlurmRuns:
@@ -225,10 +251,6 @@ def _arrays(jobs: list[Job]) -> Iterator[list[Job]]:
 
 def _queue() -> dict[str, str]:
     """Returns number -> state of every job, and element of an array, that is in the queue."""
-    shown = subprocess.run(
-        ["squeue", "--noheader", "--array", "--user", getpass.getuser(), "--format=%i %T"],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
+    command = "squeue", "--noheader", "--array", "--user", getpass.getuser(), "--format=%i %T"
+    shown = _ask(*command, patience=_PATIENCE_OF_A_SWEEP)
     return dict(line.split() for line in shown.splitlines())

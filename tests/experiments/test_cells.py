@@ -1,6 +1,7 @@
 """Cells of a sweep: names, and the refusal of what cannot run, before anything does."""
 
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -86,6 +87,25 @@ def test_lists_become_what_the_config_holds_and_the_base_stays_as_it_is(program)
     config = changed_config(base, {"recognize.arms": ["real"], "reinforce.eta": 1}, "C")
     assert config.recognize.arms == ("real",) and config.reinforce.eta == 1.0
     assert len(base.recognize.arms) == 6
+
+
+def test_numbers_of_numpy_become_python_s(tmp_path):
+    path = tmp_path / "sweep.py"
+    base = Path(__file__).parents[2] / "configs" / "quickstart.py:ci"
+    path.write_text(
+        f"import numpy as np\nBASE = {str(base)!r}\n\n\ndef get_hyper(hyper):\n"
+        "    return hyper.product([\n"
+        "        hyper.sweep('reinforce.learning_rate', np.logspace(-3, -2, 2)),\n"
+        "        hyper.sweep('seed', np.arange(2)),\n"
+        "        hyper.fixed('recognize.decay_at', (np.float64(0.5),)),\n    ])\n"
+    )
+    _, cells = read_cells(path)
+    assert len(cells) == 4
+    for cell in cells:
+        rate, seed, shares = (
+            cell.changes[name] for name in sorted(cell.changes)[1:] + ["recognize.decay_at"]
+        )
+        assert type(rate) is float and type(seed) is int and type(shares[0]) is float
 
 
 def test_a_sweep_file_gives_its_cells_in_order(tmp_path):

@@ -18,6 +18,14 @@ def test_seeds_find_one_prior_and_reports_tell_their_cell(tiny_sweep, tmp_path):
     assert second.changes["name"] == "Quickstart, shrunken: seed=1"
 
 
+def test_more_seeds_find_what_fewer_have_made(tiny_sweep, tmp_path):
+    one = _plan(str(tiny_sweep("hyper.seeds(1)")), tmp_path)
+    two = _plan(str(tiny_sweep("hyper.seeds(2)")), tmp_path)
+    (seed,) = one.cells
+    for stage in ("pretrain", "evaluate"):
+        assert one.fingerprint(seed, stage) == two.fingerprint("seed=0", stage)
+
+
 def test_a_sweep_is_called_as_its_base_is(tiny_sweep, tmp_path):
     plan = _plan(str(tiny_sweep('hyper.sweep("name", ["a", "b"])', seed=1)), tmp_path)
     assert plan.title == "Quickstart, shrunken"

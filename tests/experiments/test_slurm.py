@@ -7,6 +7,38 @@ import pytest
 pytestmark = pytest.mark.slow
 
 
+def test_an_element_of_an_array_goes_back_into_the_queue_alone(
+    program, slurm, tiny_sweep, wait_for, tmp_path
+):
+    fields = {"pretrain.steps": 40, "pretrain.checkpoint_every": 10_000}
+    path = tiny_sweep('hyper.sweep("pretrain.learning_rate", [1e-3, 2e-3])', **fields)
+    workdir = tmp_path / "sweep"
+    process = program.python(
+        "experiments/sweep.py",
+        str(path),
+        f"--workdir={workdir}",
+        "--launcher=slurm",
+        "--slurm.time=60",
+        environment=slurm.environment,
+    )
+    cells = "learning_rate=0.001", "learning_rate=0.002"
+    metrics = [workdir / "cells" / cell / "pretrain" / "metrics.jsonl" for cell in cells]
+    wait_for(lambda: all(each.exists() for each in metrics) or process.poll() is not None)
+    assert process.poll() is None, program.log_of(process)
+    ids = json.loads((workdir / "slurm" / "jobs.json").read_text())
+    array = ids[cells[0]].removesuffix("_0")
+    assert ids[cells[1]] == f"{array}_1"
+    # The last element has the number of the whole array.
+    slurm.ask("scancel", "--signal=TERM", ids[cells[1]])
+    log = program.log_of(process)
+    assert process.returncode == 0, log + "".join(
+        p.read_text() for p in workdir.glob("slurm/*.err")
+    )
+    said = [(workdir / "logs" / f"{cell}.log").read_text() for cell in cells]
+    assert [each.count("SIGTERM: pretrain, step") for each in said] == [0, 1]
+    assert [each.count("pretrain: resuming") for each in said] == [0, 1]
+
+
 def test_a_preempted_job_of_two_processes_goes_on_and_its_array_follows(
     program, slurm, tiny_sweep, wait_for, tmp_path
 ):

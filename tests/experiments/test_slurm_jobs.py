@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from sweeping.cells import SweepError
 from sweeping.jobs import Job
 from sweeping.plan import Plan
 
@@ -49,6 +50,32 @@ def test_a_job_is_told_by_sigterm_and_may_come_back(slurm_commands, tmp_path):
     ):
         assert f"#SBATCH {line}\n" in script, script
     assert "USR2" not in script
+
+
+def test_an_element_of_an_array_asks_for_itself_alone(monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert slurm._own_number() == "7"
+    # The last element has the number of the whole array.
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "2")
+    assert slurm._own_number() == "7_2"
+
+
+def test_a_server_that_does_not_answer_is_asked_again(tmp_path, monkeypatch):
+    command, asked = tmp_path / "squeue", tmp_path / "asked"
+    command.write_text(
+        f"#!/bin/sh\necho x >> {asked}\n"
+        f'[ $(wc -l < {asked}) -ge 3 ] || {{ echo "Socket timed out" >&2; exit 1; }}\n'
+        "echo 4 RUNNING\n"
+    )
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(slurm, "_POLL_SECONDS", 0.01)
+    assert slurm._queue() == {"4": "RUNNING"}
+    asked.unlink()
+    monkeypatch.setattr(slurm, "_PATIENCE_OF_A_SWEEP", 0)
+    with pytest.raises(SweepError, match="squeue failed for 0 s, with code 1: Socket timed out"):
+        slurm._queue()
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,12 @@ def write_run(folder, arms, gain, people=20):
 
 
 def plan_of(cells):
-    """Returns a plan of cells whose runs measure what `write_run` writes."""
+    """Returns a plan of cells whose runs measure what `write_run` writes, by CHOICES."""
+    cells = {
+        name: {"recognize.start": start, **CHOICES[start].fields(TARGETS["lfw"]), **fields}
+        for name, fields in cells.items()
+        for start in ["general" if "general start" in fields["name"] else "random"]
+    }
     fingerprints = {name: {"evaluate": name} for name in cells}
     jobs = [
         Job(name, f"cells/{name}", {}, fingerprints[name], links={}, after=(), cells=(name,))

@@ -1,6 +1,7 @@
 """Settings of recognisers: chosen by runs, read from what is written, never mixed."""
 
 import shutil
+from pathlib import Path
 
 import ablation
 import pytest
@@ -13,7 +14,7 @@ from study.design import (
     title,
 )
 from study.gathering import Runs, choose
-from sweeping.plan import write_plan
+from sweeping.plan import read_plan, write_plan
 
 
 def test_settings_are_those_of_the_best_arm_without_synthetic_images(written, workdir):
@@ -60,6 +61,38 @@ def test_tables_by_several_settings_are_not_put_together(gathered, asked_for):
         assert [*asked_for] == ["lfw_settings"] and page.read_text() == of_before
     ablation.main([*flags, "--replace"])
     assert page.read_text() == tables
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("recognize.learning_rate", 4e-3),
+        ("recognize.augmentation", "erasing"),
+        ("recognize.loss", "cross_entropy_triplet"),
+        ("recognize.steps", 123),
+    ],
+)
+def test_runs_that_were_planned_by_other_settings_are_not_gathered(gathered, field, value):
+    flags, results = gathered
+    before = (results / "RESULTS.md").read_text()
+    folder = Path(flags[0].partition("=")[2]) / "lfw"
+    plan = read_plan(folder)
+    list(plan.cells.values())[-1][field] = value
+    write_plan(plan, folder)
+    with pytest.raises(SystemExit, match="lfw were planned by other settings"):
+        ablation.main(flags)
+    assert (results / "RESULTS.md").read_text() == before
+
+
+def test_a_setting_that_was_not_chosen_is_told_by_what_it_sets(written, gathered):
+    """CosFace, where a plain loss was chosen that names none."""
+    folder = Path(gathered[0][0].partition("=")[2]) / "lfw"
+    plan = read_plan(folder)
+    general = [cell for cell in plan.cells.values() if cell["recognize.start"] == "general"]
+    general[0]["recognize.loss"] = "cosface"
+    write_plan(plan, folder)
+    with pytest.raises(SystemExit, match="were planned by other settings"):
+        ablation.main(gathered[0])
 
 
 @pytest.mark.parametrize("more", [(), ("--replace",)])
