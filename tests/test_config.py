@@ -348,6 +348,10 @@ def test_no_choice_may_be_unknown(path):
         ("recognize.arms", ("real", "unreal"), []),
         ("recognize.arms", ("real", "real"), []),
         ("recognize.arms", (["real"],), []),
+        ("recognize.random_start", (["real"],), []),
+        ("privacy.attacks", (["membership"],), []),
+        ("synthesize.exports", (["recordio"],), []),
+        ("adapt.lora_targets", (["qkv"],), []),
         ("recognize.arcface_margin", 3.2, []),
         ("recognize.ema_decay", 1.1, []),
         ("recognize.split_classes", 0, []),
@@ -419,3 +423,12 @@ def test_some_reward_has_a_weight():
 
 def test_the_default_config_is_valid():
     validate(default_config())
+
+
+def test_the_exact_step_is_refused_in_bfloat16_only_where_something_is_selected():
+    for fields in (
+        {"recognize.arms": ("real", "real_reinforced")},
+        {"recognize.candidates_per_identity": 2},
+        {"recognize.selection.method": "jvp"},
+    ):
+        validate(changed(("recognize.dtype", "bfloat16"), *fields.items()))

@@ -12,8 +12,10 @@ from collections.abc import Callable
 import numpy as np
 from scipy import stats
 
+NUM_GROUPS = 10
 
-def jackknife_parts(identities: np.ndarray, *, num_groups: int = 10) -> list[np.ndarray]:
+
+def jackknife_parts(identities: np.ndarray, *, num_groups: int = NUM_GROUPS) -> list[np.ndarray]:
     """Returns what is left of the identities without each group of them in turn.
 
     Args:
@@ -32,7 +34,7 @@ def jackknife_interval(
     statistic: Callable[[np.ndarray], float],
     identities: np.ndarray,
     *,
-    num_groups: int = 10,
+    num_groups: int = NUM_GROUPS,
     confidence: float = 0.95,
     bounds: tuple[float, float] = (-math.inf, math.inf),
 ) -> tuple[float, float, float]:

@@ -47,7 +47,7 @@ def ranking_lists(
         One list for each of `chosen`; ties in the order of the gallery.
     """
     # Long vectors of half precision have no norm in it.
-    unit, query = unit_rows(np.asarray(gallery, np.float32)), np.asarray(query, np.float32)
+    unit = unit_rows(np.asarray(gallery, np.float32))
     return lists_by_similarity(
         (unit @ query[place] for place in chosen),
         query_ids,

@@ -38,6 +38,7 @@ from rlsyn_jax.rl.policy_gradient import (
     clipped_importance_loss,
     epsilon_divergence,
     kl_to_reference,
+    ratio_deviation,
     score_function_loss,
 )
 from rlsyn_jax.rl.value_function import ValueNetwork, ValueState, fit_value
@@ -46,7 +47,6 @@ from rlsyn_jax.training.train_state import TrainState
 
 COMPARING = ("ddpo_is", "ddpo_sf", "dpok")  # Those that compare samples.
 ALGORITHMS = (*COMPARING, "pathwise")
-_ROUNDING_STEPS = 8  # By which one log-probability may differ where two programs add it up.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -278,10 +278,8 @@ def make_iteration(
                 log_prob, old, advantages, settings.clip_range
             )
         ratio = jnp.exp(log_prob - old)
-        # Log-probabilities that are sums over dimensions are in the thousands, where float32 has
-        # three decimals: what it cannot tell from 1 is not counted.
-        rounding = _ROUNDING_STEPS * jnp.finfo(jnp.float32).eps * jnp.abs(old)
-        deviation = jnp.maximum(jnp.abs(ratio - 1) - rounding, 0)
+        summed = x[0].size if settings.log_prob_reduce == "sum" else 1
+        deviation = ratio_deviation(log_prob, old, summed)
         metrics |= {"ratio": ratio.mean(), "ratio_deviation": deviation.max()}
         if settings.kl_weight > 0:
             other = predict(make_denoise(reference, frozen), x, labels, row, **estimation)

@@ -35,8 +35,8 @@ def total_reward(
         fixed: "fixed/NAME", the rewards of samples with fixed noise, now.
         first: the same at the start, with their deviations "fixed_std/NAME".
         weights: name -> weight.
-        in_deviations: each change is over the reward's deviation at the start, as the algorithms
-            weigh rewards that compare samples; else as it is, as "pathwise" does.
+        in_deviations: each change is over the deviation, at the start, of what trains, as the
+            algorithms weigh rewards that compare samples; else as it is, as "pathwise" does.
     """
     return sum(
         weight

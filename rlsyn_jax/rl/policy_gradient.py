@@ -55,6 +55,23 @@ def clamped_ratio_loss(
     return -jnp.mean(jax.lax.stop_gradient(advantages) * clipped), diagnostics
 
 
+def ratio_deviation(log_prob: jax.Array, old_log_prob: jax.Array, summed: int) -> jax.Array:
+    """Returns how far importance ratios are from 1, a dimension.
+
+    Log-probabilities that are sums are in the thousands, where float32 has three decimals, and two
+    programs that add them up in another order differ by more: one dimension's share says whether
+    they disagree.
+
+    Args:
+        log_prob, old_log_prob: float [b].
+        summed: dimensions over which they are sums; 1 where they are means.
+
+    Returns:
+        float [b], 0 or more.
+    """
+    return jnp.abs(jnp.expm1((log_prob - old_log_prob) / summed))
+
+
 def score_function_loss(
     log_prob: jax.Array, advantages: jax.Array
 ) -> tuple[jax.Array, dict[str, jax.Array]]:

@@ -51,12 +51,26 @@ def real_images(config: ConfigDict) -> Path | None:
 
 
 def check_exports(config: ConfigDict, num_identities: int) -> None:
-    """Raises ConfigError where a format that is asked for does not hold so many people."""
-    named_anew = real_images(config) is None
-    if "market1501" in config.synthesize.exports and named_anew and num_identities > MOST_PEOPLE:
+    """Checks that the formats that are asked for hold as many people as data sets will have.
+
+    Args:
+        config: complete configuration.
+        num_identities: of the target, that train.
+
+    Raises:
+        ConfigError: one does not.
+    """
+    if "market1501" not in config.synthesize.exports:
+        return
+    numbered_anew = [config.synthesize.prior_identities]
+    if config.synthesize.identities == "novel":
+        numbered_anew.append(config.synthesize.num_novel)
+    if real_images(config) is None:
+        numbered_anew.append(num_identities)
+    if max(numbered_anew) > MOST_PEOPLE:
         raise ConfigError(
             f"config.synthesize.exports has 'market1501', whose names hold {MOST_PEOPLE} people, "
-            f"and {num_identities} train; leave it out"
+            f"and a data set will have {max(numbered_anew)}; leave it out"
         )
 
 

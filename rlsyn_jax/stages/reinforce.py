@@ -141,7 +141,7 @@ def unsound(values: dict[str, float], number: int, ratio_tolerance: float) -> st
     Args:
         values: the iteration's metrics.
         number: of the iteration.
-        ratio_tolerance: largest deviation of the first importance ratio from 1.
+        ratio_tolerance: largest deviation of the first importance ratio from 1, a dimension.
     """
     kinds = ("reward", "log_prob", "gradient")
     broken = [name for name in kinds if not values.get(f"finite/{name}", True)]

@@ -16,6 +16,8 @@ _LAYOUTS = {"folder": ", which holds one folder of images for each identity"}
 def source_files(config: ConfigDict, section: str) -> list[tuple[str, int, int]]:
     """Returns name, size and time of every file of a data set that is read from files.
 
+    Hidden files and folders, such as file managers leave behind, are not among them.
+
     Args:
         config: complete configuration.
         section: "data" or "general_data".
@@ -36,8 +38,13 @@ def source_files(config: ConfigDict, section: str) -> list[tuple[str, int, int]]
             f"config.{section}.path is {config[section].path!r}, which is not a folder; give the "
             f"folder of the data set{_LAYOUTS.get(config[section].source, '')}"
         )
+    shown = (
+        path
+        for path in sorted(files)
+        if not any(part.startswith(".") for part in path.relative_to(root).parts)
+    )
     return [
         (str(path.relative_to(root)), path.stat().st_size, path.stat().st_mtime_ns)
-        for path in sorted(files)
+        for path in shown
         if path.is_file()
     ]

@@ -68,8 +68,6 @@ def made_from(stage: str, config: ConfigDict, fields: tuple, inputs: Mapping[str
 def files_fingerprint(config: ConfigDict, section: str) -> str:
     """Returns a hash of the names and sizes of a data set's files, which a copy of them has, too.
 
-    Hidden files and folders, such as file managers leave behind, are not among them.
-
     Args:
         config: complete configuration.
         section: "data" or "general_data".
@@ -84,12 +82,7 @@ def files_fingerprint(config: ConfigDict, section: str) -> str:
         files = source_files(config, section)
     except configuration.ConfigError:
         return ""
-    shown = [
-        [name, size]
-        for name, size, _ in files
-        if not any(part.startswith(".") for part in Path(name).parts)
-    ]
-    return fingerprint(shown)
+    return fingerprint([[name, size] for name, size, _ in files])
 
 
 def shaping(config: ConfigDict, path: str) -> object:

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from rlsyn_jax.evaluation.bootstrap import cluster_bootstrap, mean_interval, paired_bootstrap
-from rlsyn_jax.evaluation.jackknife import jackknife_interval
+from rlsyn_jax.evaluation.jackknife import jackknife_interval, jackknife_parts
 
 
 def test_mean_interval_is_students():
@@ -77,6 +77,18 @@ def test_pairs_are_drawn_as_often_as_their_people():
     )
     draws = [(a, b, 3 - a - b) for a in range(4) for b in range(4 - a)]
     assert seen == {(a, a * b, b * c) for a, b, c in draws} | {(1, 1, 1)}
+
+
+def test_jackknife_leaves_each_group_out_once():
+    parts = jackknife_parts(np.arange(3))
+    assert [part.tolist() for part in parts] == [[1, 2], [0, 2], [0, 1]]
+    parts = jackknife_parts(np.arange(20), num_groups=5)
+    assert [len(part) for part in parts] == [16] * 5
+    left_out = [np.setdiff1d(np.arange(20), part) for part in parts]
+    assert sorted(np.concatenate(left_out)) == list(range(20))
+    seen = []
+    jackknife_interval(lambda kept: seen.append(len(kept)) or 0.0, np.arange(20), num_groups=5)
+    assert seen == [20] + [16] * 5
 
 
 def test_jackknife_of_a_mean_is_the_standard_error():

@@ -58,6 +58,16 @@ def test_batch_hard_triplet_is_that_of_those_who_count():
     assert (batch_hard_triplet(jnp.asarray(with_copies), jnp.asarray(labels_of_all), 5.0) > 0)[0]
 
 
+def test_who_does_not_count_is_no_negative_either():
+    features = jnp.array([[0.0], [1.0], [0.1], [5.0], [6.0]])
+    labels, counted = jnp.array([0, 0, 1, 1, 1]), jnp.array([True, True, False, True, True])
+    found = batch_hard_triplet(features, labels, 0.5, counted)
+    # Of the first, the positive is 1 away and the nearest that counts of others 5.
+    assert found[:2].tolist() == [0.0, 0.0]
+    only = jnp.array([True, True, False, False, False])
+    assert batch_hard_triplet(features, labels, 9.0, only)[:2].tolist() == [0.0, 0.0]
+
+
 def test_batch_hard_triplet_has_finite_gradients_for_equal_features():
     features = jnp.ones((4, 3))
     labels = jnp.array([0, 0, 1, 1])

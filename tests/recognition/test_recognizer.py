@@ -1,3 +1,5 @@
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -66,6 +68,7 @@ def run(
     *,
     devices=1,
     loss="cross_entropy_triplet",
+    margin=0.3,
     seed=0,
     selection=SELECTION,
     model=SIMPLE,
@@ -80,7 +83,7 @@ def run(
         model,
         optimizer,
         mesh,
-        objective=Objective(loss=loss),
+        objective=Objective(loss=loss, triplet_margin=margin),
         mixture=mixture,
         identities_per_batch=4,
         augment=lambda key, images: images + 0.05 * jax.random.normal(key, images.shape),
@@ -144,6 +147,16 @@ def test_others_are_learnt_beside_synthetic_images_and_selection():
     classes = np.asarray(state.params["classifier"])
     scores = embed_images(SIMPLE, variables, pixels) @ (classes / np.linalg.norm(classes, axis=0))
     assert (scores.argmax(1) == labels).mean() > 0.9
+
+
+def test_copies_that_stand_in_for_what_is_turned_down_change_no_loss():
+    """Of a single real image a person, a copy would be the positive that there is not."""
+    nobody = dataclasses.replace(SELECTION, rule="threshold", threshold=1e6)
+    mixture = Mixture(real=1, candidates=2, kept=1)
+    _, selected = run(mixture, 1, selection=nobody, margin=50.0)
+    _, alone = run(Mixture(real=1), 1, margin=50.0)
+    assert selected["synthetic_share"] == 0
+    assert selected["loss"] == pytest.approx(alone["loss"], rel=1e-4)
 
 
 def test_others_need_candidates_beside_them():

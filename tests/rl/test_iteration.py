@@ -788,9 +788,8 @@ RATIOS = {
 def test_the_first_importance_ratio_is_one(case):
     settings, options = RATIOS[case]
     _, records = iterate(make_dit_run(settings=settings, thoroughly=True, **options), 2)
-    dimensions = np.prod(IMAGE) if settings.get("log_prob_reduce") == "sum" else 1
     for record in records:
-        assert record["first_ratio_deviation"] <= 1e-6 * dimensions
+        assert record["first_ratio_deviation"] <= 1e-6
         assert record["gradient_norm"] > 1e-3
 
 
@@ -804,10 +803,16 @@ def test_what_is_told_of_a_reward_is_that_of_whole_sets():
         assert record[f"reward/{name}"] == pytest.approx(wanted, rel=1e-4), name
         assert abs(wanted) > 1e-3
     # Advantages are of what each sample adds, whatever is told.
-    told, plain = (iterate(make_dit_run(whole_sets=sets), 1) for sets in (WHOLE_SETS, None))
-    for got, wanted in zip(*(jax.tree.leaves(state.params) for state, _ in (told, plain))):
+    settings = {"optimizer": optax.sgd(1e-2)}
+    told, plain = (iterate(make_dit_run(whole_sets=w, **settings), 1) for w in (WHOLE_SETS, None))
+    leaves = [jax.tree.leaves(state.params) for state, _ in (told, plain)]
+    for got, wanted in zip(*leaves):
         np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-7)
+    before = jax.tree.leaves(make_dit_run(**settings).state.params)
+    assert max(np.abs(got - was).max() for got, was in zip(leaves[0], before)) > 1e-5
     (after,), (before,) = told[1], plain[1]
+    # Each sample has its own semantic consistency, so that the whole is their mean.
+    assert after["reward/semantic"] == pytest.approx(before["reward/semantic"], rel=1e-5)
     for name in ("coverage", "richness"):
         assert after[f"reward_std/{name}"] == pytest.approx(before[f"reward_std/{name}"], rel=1e-3)
         assert after[f"reward/{name}"] != pytest.approx(before[f"reward/{name}"], abs=1e-3)
@@ -819,14 +824,13 @@ def test_a_single_sample_has_no_spread_that_could_collapse():
 
 
 def test_rounding_of_sums_of_log_probabilities_is_no_disagreement():
-    """Of thousands of dimensions a sum's last digit alone moves the ratio by more than 1e-4."""
+    """Of thousands of dimensions the order of a sum moves the ratio by more than 1e-4."""
     image_shape = (32, 32, 3)
     model = DIT.clone(width=32)
-    settings = {**SUM, "micro_batch": 4}
+    settings = {**SUM, "micro_batch": 1}
     run = make_dit_run(settings=settings, model=model, image_shape=image_shape, thoroughly=True)
     _, (record,) = iterate(run, 1)
-    assert abs(record["ratio"] - 1) < 5e-3
-    assert record["first_ratio_deviation"] <= 1e-6
+    assert record["first_ratio_deviation"] <= 1e-5
 
 
 @functools.cache

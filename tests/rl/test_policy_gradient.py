@@ -10,6 +10,7 @@ from rlsyn_jax.rl.policy_gradient import (
     clipped_importance_loss,
     epsilon_divergence,
     kl_to_reference,
+    ratio_deviation,
     score_function_loss,
 )
 
@@ -183,3 +184,13 @@ def test_other_functions_refuse_shapes(problem):
         kl_to_reference(jnp.ones((2, 3)), jnp.ones((2, 1)), jnp.ones(2))
     with pytest.raises(ValueError, match="one shape"):
         epsilon_divergence(jnp.ones((2, 3)), jnp.ones((2, 1)))
+
+
+def test_ratios_deviate_by_their_dimensions():
+    """3,000 dimensions, each off by 1e-3, or a sum that is rounded where float32 ends."""
+    old = jnp.array([-3000.0, 3600.0, -1.0])
+    off = ratio_deviation(old + jnp.array([3.0, -3.0, 0.0]), old, 3000)
+    np.testing.assert_allclose(off, [1e-3, 1e-3, 0], rtol=1e-2)
+    rounded = jnp.nextafter(old, jnp.inf)
+    assert ratio_deviation(rounded, old, 3000).max() < 1e-6
+    np.testing.assert_allclose(ratio_deviation(old[2:] + 0.02, old[2:], 1), [0.0202], rtol=1e-3)

@@ -50,9 +50,15 @@ def test_what_cannot_be_counted_is_told(program, tmp_path):
     config = program.config(data={"source": "folder", "path": str(tmp_path / "absent")})
     with pytest.raises(ConfigError, match="config.data.path is .*absent', which is not a folder"):
         count_target(config)
-    config = program.config(data=people(tmp_path / "set", [3, 3, 1]) | {"min_images": 4})
-    with pytest.raises(ConfigError, match="config.data: 0 identities of .* with min_images 4"):
-        count_target(config)
+    data = people(tmp_path / "set", [5, 3, 3, 1])
+    for fields, left in (
+        ({"min_images": 6}, 0),
+        ({"min_images": 4}, 1),
+        ({"num_identities": 1}, 1),
+    ):
+        config = program.config(data=data | fields)
+        with pytest.raises(ConfigError, match=f"config.data: {left} identities of .* are left"):
+            count_target(config)
     config = program.config(general_data={"source": "tfds:lfw", "num_identities": 0})
     with pytest.raises(ConfigError, match="config.general_data.num_identities is 0 .*tfds:lfw"):
         count_general(config)

@@ -7,6 +7,7 @@ from rlsyn_jax.config import ConfigError, default_config
 from rlsyn_jax.data.insightface import read_insightface
 from rlsyn_jax.data.synthetic_writer import SyntheticDatasetWriter
 from rlsyn_jax.data.webdataset_tar import read_webdataset
+from rlsyn_jax.stages import dataset_exports, pretrain
 from rlsyn_jax.stages.dataset_exports import check_exports, export_dataset, real_images
 
 
@@ -73,12 +74,28 @@ def test_faces_are_exported_at_the_size_that_recognisers_see(config, tmp_path):
     assert (tmp_path / "set_recordio" / "property").read_text() == "2,12,12\n"
 
 
-def test_more_people_than_names_hold_are_told_before(config):
+def test_more_people_than_names_hold_are_told_before(config, program, tmp_path):
     check_exports(config, 9999)
-    with pytest.raises(ConfigError, match="hold 9999 people, and 10000 train"):
+    said = "hold 9999 people, and a data set will have 10000"
+    with pytest.raises(ConfigError, match=said):
         check_exports(config, 10_000)
     config.data.source = "market1501"  # People keep the names that they have.
     check_exports(config, 10_000)
+    for fields in ({"prior_identities": 10_000}, {"identities": "novel", "num_novel": 10_000}):
+        others = config.copy_and_resolve_references()
+        others.synthesize.update(fields)
+        with pytest.raises(ConfigError, match=said):
+            check_exports(others, 3)
+        others.synthesize.exports = ("recordio",)
+        check_exports(others, 3)
+
+
+def test_they_are_told_before_anything_trains(program, monkeypatch, tmp_path):
+    monkeypatch.setattr(dataset_exports, "MOST_PEOPLE", 3)
+    config = program.config(synthesize={"exports": ("market1501",)})
+    with pytest.raises(ConfigError, match="hold 3 people"):
+        pretrain.run(config, tmp_path)
+    assert not (tmp_path / "pretrain" / "model").exists()
 
 
 def test_nothing_is_written_that_nobody_asked_for_or_of_nothing(config, tmp_path):

@@ -21,11 +21,21 @@ def test_a_run_inside_of_its_data_set_is_refused_before_it_writes(program, tmp_p
         check_folders(config, outside)
 
 
-def test_a_cache_inside_of_the_general_data_is_refused_too(program, tmp_path):
+@pytest.mark.parametrize("section", ["data", "general_data", "pretrain", "autoencoder"])
+def test_a_cache_inside_of_the_general_data_is_refused_too(program, tmp_path, section):
     general = {"source": "folder", "path": str(tmp_path / "general")}
-    config = program.config(general_data=general, pretrain={"cache": str(tmp_path / "general/p")})
-    with pytest.raises(ConfigError, match="config.pretrain.cache .*config.general_data.path"):
+    config = program.config(general_data=general)
+    (tmp_path / "general").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "general")
+    config[section].cache = str(tmp_path / "link" / "cache")
+    with pytest.raises(ConfigError, match=f"config.{section}.cache .*config.general_data.path"):
         check_folders(config, tmp_path / "run")
+
+
+def test_where_nothing_is_read_a_run_may_write(program, tmp_path):
+    config = program.config(data={"path": str(tmp_path)})
+    assert config.data.source == "procedural"
+    check_folders(config, tmp_path / "run")
 
 
 def test_a_path_that_readers_take_for_a_name_is_told_where_it_matters(program, tmp_path):
@@ -37,4 +47,6 @@ def test_a_path_that_readers_take_for_a_name_is_told_where_it_matters(program, t
     with pytest.raises(ValueError, match="holds '3_c4'"):
         check_folders(config, tmp_path / "exp_3_c4" / "run")
     config.data.source = "folder"
+    check_folders(config, tmp_path / "exp_3_c4" / "run")
+    config.data.source, config.synthesize.exports = "market1501", ("recordio",)
     check_folders(config, tmp_path / "exp_3_c4" / "run")

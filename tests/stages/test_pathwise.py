@@ -10,9 +10,10 @@ from rlsyn_jax.rewards.host_callback import on_host
 from rlsyn_jax.rewards.reference_bank import build_reference_bank
 from rlsyn_jax.stages.assembled_policy import assemble_policy
 from rlsyn_jax.stages.generator import init_params
+from rlsyn_jax.stages.policy import policy_settings
 from rlsyn_jax.stages.reinforce import read_curves
 from rlsyn_jax.stages.report import _learning
-from rlsyn_jax.stages.trained_rewards import resolve_rewards
+from rlsyn_jax.stages.trained_rewards import check_rewards, resolve_rewards, trained_rewards
 from rlsyn_jax.training.checkpoints import restore_params
 from rlsyn_jax.training.meshes import make_mesh
 
@@ -78,6 +79,17 @@ def test_too_few_samples_for_a_reward_are_told_by_field(algorithm, field):
     cold_start = init_params(config, 16, seed=0)
     with pytest.raises(ConfigError, match=f"rewards.richness .*, for config.{field} = 2: "):
         assemble_policy(config, make_mesh(), cold_start, None, {}, bank)
+
+
+def test_what_trains_through_the_steps_takes_two_samples(monkeypatch):
+    """Only what is drawn is scored by what each sample adds, of which richness needs three."""
+    bank = build_reference_bank(np.eye(32), np.arange(32) // 2, 16)
+    config = default_config()
+    config.reinforce.update({"algorithm": "pathwise", "samples": 2})
+    config.synthesize.images = 3
+    rewards, weights = trained_rewards(config)
+    settings = policy_settings(config, 16, 2, 1)
+    check_rewards(config, rewards, weights, bank, settings)
 
 
 def test_a_run_writes_checkpoints_and_finite_curves(program, tmp_path):

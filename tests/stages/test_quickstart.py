@@ -270,6 +270,15 @@ def test_every_line_of_metrics_is_json_in_order(workdir):
         assert f"reward/{name}" in json.loads(reinforce[-1])
 
 
+def test_rewards_of_sets_are_told_as_whole_sets_have_them(workdir):
+    """The mean of what samples add to a set's richness is never below 0; the set's never above."""
+    lines = (workdir / "reinforce" / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    for name in ("reward/richness", "fixed/richness"):
+        told = [record[name] for record in records if name in record]
+        assert len(told) >= 2 and max(told) < 0, (name, told)
+
+
 def test_nothing_is_left_lying_about(workdir):
     leftovers = [
         path

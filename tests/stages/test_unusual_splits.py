@@ -69,7 +69,12 @@ def test_too_few_people_or_images_are_left_blank(program):
     three_each = np.repeat(np.arange(4), 3)
     assert None not in measured(three_each, three_each).values()
     one_of_a_person = np.array([0, 1])
-    for real, fake in ((one_of_a_person, three_each), (three_each[:3], three_each)):
+    for real, fake in (
+        (one_of_a_person, three_each),
+        (three_each, one_of_a_person),
+        (three_each[:3], three_each),
+        (three_each, three_each + 4),
+    ):
         assert set(measured(real, fake).values()) == {None}
 
 
@@ -82,6 +87,8 @@ def test_one_image_to_measure_by_is_told_before_anything_trains(program, tmp_pat
     config = program.config(data=data, split={"held_out_fraction": 0.0, "closed_images": 1})
     with pytest.raises(ConfigError, match="only one image .*config.split.closed_images"):
         load_target(config, tmp_path / "run")
+    Image.new("RGB", (16, 16)).save(tmp_path / "set" / "1" / "1.png")
+    assert len(load_target(config, tmp_path / "run")[1].closed_query) == 2
 
 
 @pytest.mark.slow
