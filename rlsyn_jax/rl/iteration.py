@@ -156,9 +156,9 @@ def make_iteration(
         settings: what the iteration does.
         plan: the denoising steps of the rollout; deterministic_plan: the same without noise.
         num_trained_steps, choose_steps: of trained_steps.make_step_choice, over steps with noise.
-        whole_sets: the same rewards where each sample is given that of its whole set: their means
-            are what "reward/NAME" tells, since what each sample adds to its set, which trains, does
-            not add up to what the set has; None = `rewards` are such.
+        whole_sets: of rewards that give each sample what it adds to its set, which trains, the same
+            where each is given that of its whole set: their means are what "reward/NAME" tells,
+            since what samples add does not add up to what the set has; None = there are none.
         value_optimizer: of DPOK's value function, where settings.value_steps > 0.
 
     Returns:

@@ -179,7 +179,12 @@ def assemble_policy(
         deterministic_plan=deterministic_plan,
         num_trained_steps=num_trained_steps,
         choose_steps=choose_steps,
-        whole_sets=resolve_rewards(config, whole_sets=True)[0],
+        # Others would be computed once more for nothing, on the host where they are from there.
+        whole_sets={
+            name: reward
+            for name, reward in resolve_rewards(config, whole_sets=True)[0].items()
+            if reward.keywords != rewards[name].keywords
+        },
         value_optimizer=value_optimizer,
     )
     embedding_params = place(embedding_params, replicated(mesh))

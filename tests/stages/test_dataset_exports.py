@@ -74,7 +74,7 @@ def test_faces_are_exported_at_the_size_that_recognisers_see(config, tmp_path):
     assert (tmp_path / "set_recordio" / "property").read_text() == "2,12,12\n"
 
 
-def test_more_people_than_names_hold_are_told_before(config, program, tmp_path):
+def test_more_people_than_names_hold_are_told_before(config):
     check_exports(config, 9999)
     said = "hold 9999 people, and a data set will have 10000"
     with pytest.raises(ConfigError, match=said):

@@ -8,6 +8,7 @@ from rlsyn_jax.config import ConfigError, default_config
 from rlsyn_jax.config_checks import validate
 from rlsyn_jax.rewards.host_callback import on_host
 from rlsyn_jax.rewards.reference_bank import build_reference_bank
+from rlsyn_jax.stages import assembled_policy
 from rlsyn_jax.stages.assembled_policy import assemble_policy
 from rlsyn_jax.stages.generator import init_params
 from rlsyn_jax.stages.policy import policy_settings
@@ -81,7 +82,7 @@ def test_too_few_samples_for_a_reward_are_told_by_field(algorithm, field):
         assemble_policy(config, make_mesh(), cold_start, None, {}, bank)
 
 
-def test_what_trains_through_the_steps_takes_two_samples(monkeypatch):
+def test_what_trains_through_the_steps_takes_two_samples():
     """Only what is drawn is scored by what each sample adds, of which richness needs three."""
     bank = build_reference_bank(np.eye(32), np.arange(32) // 2, 16)
     config = default_config()
@@ -90,6 +91,21 @@ def test_what_trains_through_the_steps_takes_two_samples(monkeypatch):
     rewards, weights = trained_rewards(config)
     settings = policy_settings(config, 16, 2, 1)
     check_rewards(config, rewards, weights, bank, settings)
+
+
+def test_only_rewards_that_are_shared_out_are_told_apart_by_whole_sets(monkeypatch):
+    """A reward on the host is then asked once an iteration."""
+    told = []
+    monkeypatch.setattr(
+        assembled_policy, "make_iteration", lambda *_, whole_sets, **__: told.append(whole_sets)
+    )
+    bank = build_reference_bank(np.eye(32), np.arange(32) // 2, 16)
+    for algorithm, expected in (("ddpo_is", {"coverage", "richness"}), ("pathwise", set())):
+        config = default_config()
+        config.reinforce.algorithm = algorithm
+        assemble_policy(config, make_mesh(), init_params(config, 16, seed=0), None, {}, bank)
+        assert set(told[-1]) == expected
+        assert {f.keywords["credit"] for f in told[-1].values()} <= {"broadcast"}
 
 
 def test_a_run_writes_checkpoints_and_finite_curves(program, tmp_path):

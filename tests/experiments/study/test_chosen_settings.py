@@ -84,7 +84,7 @@ def test_runs_that_were_planned_by_other_settings_are_not_gathered(gathered, fie
     assert (results / "RESULTS.md").read_text() == before
 
 
-def test_a_setting_that_was_not_chosen_is_told_by_what_it_sets(written, gathered):
+def test_a_setting_that_was_not_chosen_is_told_by_what_it_sets(gathered):
     """CosFace, where a plain loss was chosen that names none."""
     folder = Path(gathered[0][0].partition("=")[2]) / "lfw"
     plan = read_plan(folder)
