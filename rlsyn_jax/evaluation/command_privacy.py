@@ -148,6 +148,11 @@ def _rows(metrics: dict) -> list[tuple[str, str]]:
                 f"{_share(found['share'])}, {found['num_near_copies']} images; new photographs: "
                 f"{100 * found['expected_share']:g}"
             )
+            if found["nearer_to_training"]:
+                text += (
+                    f"; nearer than as many held-out ones: {_share(found['nearer_to_training'])}, "
+                    "new photographs: 50"
+                )
         rows.append((f"  {space}", text))
     leakage = metrics["identity_leakage"]
     if "not_measured" in leakage:

@@ -174,6 +174,8 @@ def spread_intervals(
     """Measures how unequal accuracies are, with percentile intervals from resampling folds.
 
     A fold is drawn for all groups together, so that arms and groups share what makes it easy.
+    Unequal by chance is unequal, too: but for the mean, the intervals of equal groups leave out
+    equality. What chance does, `spreads_by_chance` has.
 
     Args:
         fold_accuracies: group -> float [folds], 0..1; at least 2 groups with as many folds.
@@ -188,26 +190,67 @@ def spread_intervals(
     Raises:
         ValueError: as `spread`, or groups with different numbers of folds.
     """
-    lengths = {len(each) for each in fold_accuracies.values()}
-    if len(lengths) != 1 or 0 in lengths:
-        raise ValueError(f"expected as many folds of every group, got {sorted(lengths)}")
-    names, table = list(fold_accuracies), np.stack(list(fold_accuracies.values()))
+    table = _table(fold_accuracies)
     folds = table.shape[1]
     random = np.random.default_rng(seed)
     drawn = random.integers(0, folds, (num_resamples, folds))
-
-    def measured(values) -> list[float]:
-        found = spread(dict(zip(names, map(float, values))))
-        return [getattr(found, name) for name in _SPREADS]
-
-    center = measured(table.mean(axis=1))
-    draws = np.array([measured(table[:, places].mean(axis=1)) for places in drawn])
+    center = _measured(table.mean(axis=1))
+    draws = np.array([_measured(table[:, places].mean(axis=1)) for places in drawn])
     tail = (1 - confidence) / 2
     ends = np.quantile(draws, [tail, 1 - tail], axis=0, method="nearest")  # Ratios may be infinite.
     return {
         name: (value, float(low), float(high))
         for name, value, low, high in zip(_SPREADS, center, *ends)
     }
+
+
+def spreads_by_chance(
+    fold_accuracies: dict[str, np.ndarray],
+    *,
+    num_resamples: int = 1000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> dict[str, float]:
+    """How unequal groups that are no different would look, of folds like these.
+
+    Within each fold the groups' accuracies are given to them anew, which changes nothing where
+    groups are alike.
+
+    Args:
+        fold_accuracies, num_resamples, seed: as in `spread_intervals`.
+        confidence: share of such permutations that lie no higher, in (0, 1).
+
+    Returns:
+        {"std", "gap", "skewed_error_ratio", "gini"} -> what they reach at most; more tells that
+        groups differ.
+
+    Raises:
+        ValueError: as `spread_intervals`.
+
+    Source: Fisher's permutation test, within blocks.
+    """
+    table = _table(fold_accuracies)
+    random = np.random.default_rng(seed)
+    draws = np.array(
+        [_measured(random.permuted(table, axis=0).mean(axis=1)) for _ in range(num_resamples)]
+    )
+    # Ratios may be infinite.
+    highest = np.quantile(draws, confidence, axis=0, method="higher")
+    return {name: float(value) for name, value in zip(_SPREADS, highest) if name != "mean"}
+
+
+def _table(fold_accuracies: dict[str, np.ndarray]) -> np.ndarray:
+    """Returns accuracies [groups, folds]."""
+    lengths = {len(each) for each in fold_accuracies.values()}
+    if len(lengths) != 1 or 0 in lengths:
+        raise ValueError(f"expected as many folds of every group, got {sorted(lengths)}")
+    return np.stack(list(fold_accuracies.values()))
+
+
+def _measured(accuracies: np.ndarray) -> list[float]:
+    """Returns the spreads of groups' accuracies in the order of their names."""
+    found = spread({str(group): float(value) for group, value in enumerate(accuracies)})
+    return [getattr(found, name) for name in _SPREADS]
 
 
 def gini_coefficient(values: np.ndarray) -> float:

@@ -55,6 +55,23 @@ def nearest_real_distances(
     return distances, nearest
 
 
+def near_threshold(held_out_distances: np.ndarray, quantile: float) -> float:
+    """Distance below which a share of images lies that are as near to real ones as held-out ones.
+
+    Args:
+        held_out_distances: float [h], of held-out images to their nearest real one.
+        quantile: that share, 0..1; of fewer than 1 / quantile images it is the smallest distance.
+
+    Returns:
+        Quantile of position quantile (h + 1) in the order of the distances, which the next image of
+        the same kind lies below with that probability.
+
+    Source: Weibull's plotting position; Hyndman and Fan, Sample Quantiles in Statistical Packages,
+    1996, definition 6.
+    """
+    return float(np.quantile(held_out_distances, quantile, method="weibull"))
+
+
 def pixel_features(images: np.ndarray, *, factor: int = 1) -> np.ndarray:
     """Pixels as features whose Euclidean distance is the root mean squared difference.
 

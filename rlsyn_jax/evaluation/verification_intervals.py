@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -91,6 +91,75 @@ def verification_intervals(
 
     values = rates(np.ones(len(is_same), np.int64))
     draws = []
+    names = np.unique(people)
+    for weights in _weights_of_pairs(is_same, people, num_resamples, seed):
+        draws.append(rates(weights))
+    if not draws:
+        raise ValueError(f"no resample of {len(names)} people has both kinds of pairs")
+    draws = np.stack(draws)  # [resamples, arms, 1 + rates]
+
+    def intervals(column) -> PairedIntervals:
+        return _paired(list(ranked), values[:, column], draws[:, :, column], confidence)
+
+    return VerificationIntervals(
+        equal_error_rate=intervals(0),
+        true_accept_rates={rate: intervals(n + 1) for n, rate in enumerate(false_accept_rates)},
+    )
+
+
+def accuracy_intervals(
+    correct: Mapping[str, np.ndarray],
+    is_same: np.ndarray,
+    people: np.ndarray,
+    *,
+    num_resamples: int = 1000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> PairedIntervals:
+    """Percentile intervals of accuracies on pairs, by drawing people as verification_intervals.
+
+    Folds of pairs that are drawn from all pairs share people, so that their accuracies say little
+    of how uncertain their mean is. A resample keeps the share of genuine pairs.
+
+    Args:
+        correct: arm -> bool [n] or [seeds, n], whether a pair was judged rightly; the accuracy is
+            the mean over seeds. The first arm is the baseline.
+        is_same, people, num_resamples, seed, confidence: as in verification_intervals.
+
+    Returns:
+        Accuracies, and differences to the first arm's, with their intervals.
+
+    Raises:
+        ValueError: no arm, shapes that do not fit, or no resample with both kinds of pairs.
+    """
+    is_same, people = np.asarray(is_same).astype(bool), np.asarray(people)
+    arms = {name: np.atleast_2d(np.asarray(rows, np.float64)) for name, rows in correct.items()}
+    if (
+        not arms
+        or any(rows.shape[1:] != is_same.shape for rows in arms.values())
+        or people.shape != (len(is_same), 2)
+    ):
+        raise ValueError(
+            "expected correct [seeds, n] of at least one arm, is_same [n] and people [n, 2], got "
+            f"{[rows.shape for rows in arms.values()]}, {is_same.shape} and {people.shape}"
+        )
+    each = np.stack([rows.mean(axis=0) for rows in arms.values()])  # [arms, n]
+    genuine = is_same.mean()
+
+    def accuracies(weights) -> np.ndarray:
+        means = [
+            each[:, kind] @ weights[kind] / weights[kind].sum() for kind in (is_same, ~is_same)
+        ]
+        return genuine * means[0] + (1 - genuine) * means[1]
+
+    draws = [accuracies(w) for w in _weights_of_pairs(is_same, people, num_resamples, seed)]
+    if not draws:
+        raise ValueError(f"no resample of {len(np.unique(people))} people has both kinds of pairs")
+    return _paired(list(arms), each.mean(axis=1), np.stack(draws), confidence)
+
+
+def _weights_of_pairs(is_same, people, num_resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Yields how often each pair is drawn, int [n]; draws without both kinds are left out."""
     names, members = np.unique(people, return_inverse=True)
     first, second = members.reshape(-1, 2).T
     random = np.random.default_rng(seed)
@@ -98,29 +167,23 @@ def verification_intervals(
         drawn = np.bincount(random.integers(len(names), size=len(names)), minlength=len(names))
         weights = drawn[first] * np.where(first == second, 1, drawn[second])
         if weights[is_same].any() and weights[~is_same].any():
-            draws.append(rates(weights))
-    if not draws:
-        raise ValueError(f"no resample of {len(names)} people has both kinds of pairs")
-    draws = np.stack(draws)  # [resamples, arms, 1 + rates]
+            yield weights
+
+
+def _paired(names: Sequence[str], values, draws, confidence: float) -> PairedIntervals:
+    """Intervals of values [arms] and of differences to the first, of draws [resamples, arms]."""
 
     def estimate(value, samples) -> Estimate:
         ends = np.quantile(samples, [(1 - confidence) / 2, (1 + confidence) / 2])
         return Estimate(float(value), *map(float, ends))
 
-    def intervals(column) -> PairedIntervals:
-        value, samples = values[:, column], draws[:, :, column]
-        return PairedIntervals(
-            values={name: estimate(value[arm], samples[:, arm]) for arm, name in enumerate(ranked)},
-            differences={
-                name: estimate(value[arm] - value[0], samples[:, arm] - samples[:, 0])
-                for arm, name in enumerate(ranked)
-                if arm
-            },
-        )
-
-    return VerificationIntervals(
-        equal_error_rate=intervals(0),
-        true_accept_rates={rate: intervals(n + 1) for n, rate in enumerate(false_accept_rates)},
+    return PairedIntervals(
+        values={name: estimate(values[arm], draws[:, arm]) for arm, name in enumerate(names)},
+        differences={
+            name: estimate(values[arm] - values[0], draws[:, arm] - draws[:, 0])
+            for arm, name in enumerate(names)
+            if arm
+        },
     )
 
 

@@ -22,7 +22,8 @@ def memorisation_table(
 
     Args:
         found: {space: {set: {"share", "expected_share", "threshold", "num_near_copies",
-            "closest": [{"distance"}]}}}, with {"not_measured": why} in place of sets or of all.
+            "nearer_to_training" or None, "closest": [{"distance"}]}}}, with {"not_measured": why}
+            in place of sets or of all.
         spaces, sets: titles.
         judged: the set that the verdict is about.
         opening, closing: put before the verdict, and behind the text.
@@ -43,6 +44,9 @@ def memorisation_table(
                     "cells": [
                         share_cell(result["share"]),
                         plain_cell(f"{result['num_near_copies']}"),
+                        share_cell(result["nearer_to_training"])
+                        if result.get("nearer_to_training")
+                        else plain_cell(""),
                         plain_cell(f"{result['threshold']:.3f}"),
                         plain_cell(f"{result['closest'][0]['distance']:.3f}"),
                     ],
@@ -62,12 +66,15 @@ def memorisation_table(
             f"The threshold is the distance below which {expected:.0%} of held-out real images "
             f"fall; a generator that copies nothing has about {expected:.0%} below it, too.",
             verdict[0].upper() + verdict[1:],
+            "Blurred and flat images lie near everything, though: “nearer” is how often the "
+            "nearest of a person's training images is nearer than the nearest of as many held-out "
+            "ones, 50 where nothing is copied.",
             closing,
         ]
     return {
         "title": "Were single training images copied?",
         "text": " ".join(sentences).rstrip(),
-        "titles": ["near copies, %", "number", "threshold", "closest"],
+        "titles": ["near copies, %", "number", "nearer, %", "threshold", "closest"],
         "rows": rows,
     } | reason_only(found)
 

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 SCOPES = ("batch", "identity", "running")
 SQUASHES = ("tanh", "none")
 BASELINES = ("mean", "leave_one_out")
+# A deviation below this share of the mean is rounding.
+_ROUNDING = 1e-6
 
 
 @flax.struct.dataclass
@@ -96,7 +98,8 @@ def combine_rewards(
         Advantages float32 [i, g] in [-clip, clip], and scalars: "reward/NAME" and
         "reward_std/NAME" (mean and deviation of the raw reward over the batch), "share/NAME" (of
         the reward in the sum of all normalised rewards' magnitudes), "zero_spread/NAME" (share of
-        the groups that are constant; they add exactly 0), "advantage/mean" and "advantage/spread".
+        the groups that are constant; they add exactly 0, but by running statistics, where they do
+        so only if they always were), "advantage/mean" and "advantage/spread".
 
     Raises:
         ValueError: if there is no reward, names or shapes do not match, an option is unknown or out
@@ -110,9 +113,12 @@ def combine_rewards(
     for name in sorted(raw):
         values = raw[name].astype(jnp.float32)
         constant = _is_constant(values, axes)
+        silent = constant
         if scope == "running":
             centred = values - statistics.mean[name]
             deviation = jnp.sqrt(statistics.variance[name])
+            # A reward that all samples share is told apart from those of earlier iterations.
+            silent = constant & (deviation <= _ROUNDING * jnp.abs(statistics.mean[name]))
         else:
             centred, deviation = _centred(values, axes)
             if scope == "identity" and deviation_floor:
@@ -120,7 +126,7 @@ def combine_rewards(
             if baseline == "leave_one_out":
                 group = values.size if scope == "batch" else values.shape[1]
                 centred = centred * group / (group - 1)
-        normalised = jnp.where(constant, 0, centred / (deviation + epsilon))
+        normalised = jnp.where(silent, 0, centred / (deviation + epsilon))
         terms[name] = weights[name] * normalised
         diagnostics[f"reward/{name}"] = values.mean()
         diagnostics[f"reward_std/{name}"] = values.std()

@@ -5,6 +5,8 @@ the action x_{t-1} is drawn from the sampler's Gaussian, the reward comes with t
 The gradient of the expected reward is estimated from log-probabilities and advantages, which any
 reward has, or, by the algorithm "pathwise", through the drawn steps and the rewards themselves, as
 in DRaFT (Clark et al., 2309.17400): each step's draw is its mean plus sigma times fixed noise.
+From log-probabilities it is the part of the gradient that goes through the trained steps: that the
+others depend on the parameters, too, is left out, with few trained steps half of it or more.
 Letters in comments: i identities, g samples an identity (group), b = i g, k trained steps; a
 transition is one trained step of one sample, and m of them make a micro-batch.
 """

@@ -33,6 +33,7 @@ from rlsyn_jax.evaluation.privacy.copy_figures import (
 )
 from rlsyn_jax.evaluation.privacy.leakage_figures import leakage_figures
 from rlsyn_jax.evaluation.privacy.memorisation import Memorisation, memorisation
+from rlsyn_jax.evaluation.privacy.nearer_to_training import nearer_to_training
 from rlsyn_jax.stages.extractors import embed_images, load_extractor
 from rlsyn_jax.stages.generator_attacks import attack_extraction, attack_membership
 from rlsyn_jax.stages.inputs import train_labels
@@ -116,19 +117,26 @@ def _memorisation(config, workdir, space: str, train, held_out, sets) -> dict:
     features = _features(config, workdir, space)
     real, other = features(train.images), features(held_out.images)
     result = {}
+    settings: dict = {
+        "metric": "euclidean" if space == "pixels" else "cosine",
+        "num_resamples": config.evaluate.bootstrap_resamples,
+        "seed": config.seed,
+    }
     for name, (synthetic, files) in sets.items():
+        drawn = features(synthetic.images)
         found = memorisation(
-            features(synthetic.images),
+            drawn,
             real,
             other,
             synthetic_ids=synthetic.people,
             held_out_ids=held_out.people,
-            metric="euclidean" if space == "pixels" else "cosine",
             quantile=quantile,
-            num_resamples=config.evaluate.bootstrap_resamples,
-            seed=config.seed,
+            **settings,
         )
-        result[name] = memorisation_figures(found, files)
+        nearer = nearer_to_training(
+            drawn, synthetic.people, real, train.people, other, held_out.people, **settings
+        )
+        result[name] = memorisation_figures(found, nearer, files)
         if name == "reinforced":
             picture = _pairs_picture(synthetic.images, train.images, found)
             save_png(Path(workdir) / "evaluate" / f"nearest_{space}.png", picture)

@@ -26,7 +26,7 @@ from rlsyn_jax.evaluation.verification import (
     true_accept_rate,
     true_accept_rates_at,
 )
-from rlsyn_jax.evaluation.verification_intervals import verification_intervals
+from rlsyn_jax.evaluation.verification_intervals import accuracy_intervals, verification_intervals
 from rlsyn_jax.stages.extractors import embed_images
 from rlsyn_jax.stages.person_values import PersonValues
 from rlsyn_jax.stages.recognize import load_recognizer
@@ -71,6 +71,7 @@ def measure_recognition(
     """
     folds, pairs = _folds(config, dataset, splits), _pairs(config, dataset, splits)
     values: dict = {}
+    correct: dict = {}
     similarities: dict = {}
     cmc: dict = {}
     lists = {}
@@ -85,7 +86,7 @@ def measure_recognition(
                 verified = ten_fold_accuracy(
                     embeddings[folds.first], embeddings[folds.second], folds.is_same
                 )
-                measures["verification"] = (verified.fold_accuracies, np.arange(10))
+                correct.setdefault(arm, []).append(verified.correct)
                 # Both images of a pair count for who is in them.
                 both = dataset.identities[np.concatenate([folds.first, folds.second])]
                 of_people.add(arm, "verification", np.tile(verified.correct, 2), both)
@@ -98,6 +99,8 @@ def measure_recognition(
             if pairs is not None:
                 similarities.setdefault(arm, []).append(pairs.similarities(embeddings))
     arms, differences = _intervals(config, values)
+    if folds is not None:
+        _add_accuracies(config, dataset, folds, correct, arms, differences)
     not_measured = {}
     curves: dict = {
         "cmc": {arm: np.mean(each, axis=0).tolist() for arm, each in cmc.items()},
@@ -182,7 +185,7 @@ def _rank_again(splits: Splits, embeddings) -> RankingResult:
 
 
 def _intervals(config, values) -> tuple[dict, dict]:
-    """Returns figures and differences of what has one value a query or fold."""
+    """Returns figures and differences of what has one value a query."""
     interval = functools.partial(
         cluster_bootstrap, num_resamples=config.evaluate.bootstrap_resamples, seed=config.seed
     )
@@ -244,6 +247,22 @@ def _measurable(pairs: _Pairs) -> tuple[list[float], dict]:
         if rate not in rates
     }
     return rates, reasons
+
+
+def _add_accuracies(config, dataset, folds: _Pairs, correct, arms, differences) -> None:
+    """Adds ten-fold accuracy of every arm."""
+    found = accuracy_intervals(
+        {arm: np.stack(rows) for arm, rows in correct.items()},
+        folds.is_same,
+        dataset.identities[np.stack([folds.first, folds.second], axis=1)],
+        num_resamples=config.evaluate.bootstrap_resamples,
+        seed=config.seed,
+    )
+    for arm, estimate in found.values.items():
+        seeds = [float(row.mean()) for row in correct[arm]]
+        arms.setdefault(arm, {})["verification"] = {**figure(*estimate), "seeds": seeds}
+    for arm, estimate in found.differences.items():
+        differences.setdefault(arm, {})["verification"] = figure(*estimate)
 
 
 def _add_rates(config, dataset, pairs, similarities, rates, arms, differences) -> None:

@@ -25,7 +25,11 @@ from rlsyn_jax.config import ConfigError
 from rlsyn_jax.data.synthetic_writer import SyntheticDatasetWriter, load_synthetic
 from rlsyn_jax.diffusion.image_starts import ImageStarts
 from rlsyn_jax.evaluation.identification import nearest_centroid_accuracy
-from rlsyn_jax.evaluation.nearest_real import averaged_pixels, nearest_real_distances
+from rlsyn_jax.evaluation.nearest_real import (
+    averaged_pixels,
+    near_threshold,
+    nearest_real_distances,
+)
 from rlsyn_jax.stages import novel_identities, prior_people
 from rlsyn_jax.stages.best_of import candidates_per_image, make_best_of_draw
 from rlsyn_jax.stages.dataset_exports import export_dataset
@@ -82,7 +86,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         splits.train_identities, dataset.identities[splits.closed_query]
     )
     distances, _ = nearest_real_distances(held_out, enrolled)
-    threshold = float(np.quantile(distances, config.synthesize.near_copy_quantile))
+    threshold = near_threshold(distances, config.synthesize.near_copy_quantile)
     pixel_threshold = _pixel_threshold(config, train_images, dataset.images[splits.closed_query])
     real_accuracy, _ = nearest_centroid_accuracy(enrolled, labels, held_out, held_out_labels)
 
@@ -268,7 +272,7 @@ def _pixel_threshold(config: ConfigDict, train: np.ndarray, held_out: np.ndarray
     distances, _ = nearest_real_distances(
         averaged_pixels(held_out), averaged_pixels(train[:]), metric="euclidean"
     )
-    return float(np.quantile(distances, quantile))
+    return near_threshold(distances, quantile)
 
 
 def _data_card(

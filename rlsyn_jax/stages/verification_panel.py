@@ -67,11 +67,17 @@ def _group_table(source: str, threshold: str, arms: dict) -> dict:
                 {"value": f"{100 * of_arm['accuracies'][group]:.1f}", "interval": interval}
             )
         for name, (_, scale, digits) in spreads.items():
-            mean, low, high = (
-                "∞" if value is None else f"{scale * value:.{digits}f}"
-                for value in (of_arm[name][part] for part in ("mean", "low", "high"))
+            values = [of_arm[name][part] for part in ("mean", "low", "high")]
+            chance = name != "mean"  # That of a mean is no spread.
+            if chance:
+                values.append(of_arm["by_chance"][name])
+            mean, low, high, *highest = (
+                "∞" if value is None else f"{scale * value:.{digits}f}" for value in values
             )
-            cells.append({"value": mean, "interval": f"{low} to {high}"})
+            interval = f"{low} to {high}"
+            if chance:
+                interval += f"; by chance up to {highest[0]}"
+            cells.append({"value": mean, "interval": interval})
         rows.append({"title": ARM_TITLES[arm], "cells": cells})
     return {
         "caption": f"{source}, {_THRESHOLDS[threshold]}",

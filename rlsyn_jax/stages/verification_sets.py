@@ -1,12 +1,11 @@
 """Every arm's recognisers on published verification sets, by the sets' own folds.
 
-Embeddings are of an image and its mirror image together, as published figures are. Intervals come
-from resampling folds, since most sets do not say who is shown.
+Embeddings are of an image and its mirror image together, as published figures are. Intervals are
+Student's over folds, whose people are apart, since most sets do not say who is shown.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,8 +18,13 @@ from rlsyn_jax.data.verification_sources import (
     check_verification_source,
     read_verification_source,
 )
-from rlsyn_jax.evaluation.bootstrap import cluster_bootstrap
-from rlsyn_jax.evaluation.fairness import FairnessResult, group_fairness, spread_intervals
+from rlsyn_jax.evaluation.bootstrap import mean_interval
+from rlsyn_jax.evaluation.fairness import (
+    FairnessResult,
+    group_fairness,
+    spread_intervals,
+    spreads_by_chance,
+)
 from rlsyn_jax.evaluation.verification import check_folds, ten_fold_accuracy
 from rlsyn_jax.stages.extractors import Extractor, embed_images
 from rlsyn_jax.stages.recognition_measures import figure
@@ -68,16 +72,14 @@ def measure_verification_sets(
     Returns:
         {"sets": {set: {"pairs", "folds", "arms": {arm: figure with "seeds"}, "differences": {arm:
         figure}}}, "groups": {source: {"arms": {arm: {"own_threshold" and "shared_threshold":
-        {"accuracies": {group: mean}, "mean", "std", "gap", "skewed_error_ratio", "gini": figure},
+        {"accuracies": {group: mean}, "mean", "std", "gap", "skewed_error_ratio", "gini": figure,
+        "by_chance": {each of the four: what groups that are alike reach at most}},
         "false_accept_rates" and "false_reject_rates" at the shared threshold: {group: mean}}}}}}.
         Skewed error ratios that are infinite, since a group has no error, are null.
 
     Raises:
         ValueError: a set that cannot be read, or whose pairs do not divide into its folds.
     """
-    interval = functools.partial(
-        cluster_bootstrap, num_resamples=config.evaluate.bootstrap_resamples, seed=config.seed
-    )
     image = config.image
     size = image.size, image.width or image.size
     recognizers = {
@@ -105,7 +107,7 @@ def measure_verification_sets(
             content["sets"][name] = {
                 "pairs": len(verification_set.is_same),
                 "folds": verification_set.num_folds,
-                **_accuracies({arm: np.stack(each) for arm, each in folds.items()}, interval),
+                **_accuracies({arm: np.stack(each) for arm, each in folds.items()}),
             }
             if group:
                 names += [group] * len(verification_set.is_same)
@@ -141,19 +143,18 @@ def _unused(name: str, taken: Mapping) -> str:
     return found
 
 
-def _accuracies(folds: dict[str, np.ndarray], interval) -> dict:
+def _accuracies(folds: dict[str, np.ndarray]) -> dict:
     """Figures and paired differences of fold accuracies [seeds, folds]."""
     baseline, *_ = folds
     result: dict = {"arms": {}, "differences": {}}
     for arm, each in folds.items():
-        numbers = np.arange(each.shape[1])
         result["arms"][arm] = {
-            **figure(*interval(each.mean(axis=0), numbers)),
+            **figure(*mean_interval(each.mean(axis=0))),
             "seeds": each.mean(axis=1).tolist(),
         }
         if arm != baseline:
             change = each.mean(axis=0) - folds[baseline].mean(axis=0)
-            result["differences"][arm] = figure(*interval(change, numbers))
+            result["differences"][arm] = figure(*mean_interval(change))
     return result
 
 
@@ -174,12 +175,15 @@ def _fairness(config: ConfigDict, of_seeds: list, names: list[str], num_folds: i
     result: dict = {}
     for threshold, name in zip(_THRESHOLDS, ("own_fold_accuracies", "shared_fold_accuracies")):
         folds = mean_of_seeds(name)
-        spreads = spread_intervals(
-            folds, num_resamples=config.evaluate.bootstrap_resamples, seed=config.seed
-        )
+        drawing = {
+            "num_resamples": config.evaluate.bootstrap_resamples,
+            "seed": config.seed,
+        }
+        spreads = spread_intervals(folds, **drawing)
         result[threshold] = {
             "accuracies": {group: float(each.mean()) for group, each in folds.items()},
             **{each: _finite(figure(*values)) for each, values in spreads.items()},
+            "by_chance": _finite(spreads_by_chance(folds, **drawing)),
         }
     for rate in ("false_accept_rates", "false_reject_rates"):
         result[rate] = {group: float(value) for group, value in mean_of_seeds(rate).items()}

@@ -11,6 +11,7 @@ from rlsyn_jax.evaluation.fairness import (
     group_fairness,
     spread,
     spread_intervals,
+    spreads_by_chance,
 )
 from rlsyn_jax.evaluation.verification import ten_fold_accuracy
 
@@ -144,6 +145,30 @@ def test_spreads_with_intervals_from_two_folds_are_those_of_their_three_draws():
         each = [getattr(draw, name) for draw in draws]
         assert value == pytest.approx(each[0])
         assert (low, high) == pytest.approx((min(each), max(each)))
+
+
+def test_groups_that_are_alike_stay_below_chance_and_others_do_not():
+    above = {"alike": 0, "apart": 0}
+    for seed in range(40):
+        random = np.random.default_rng(seed)
+        for name, accuracies in (("alike", [0.9] * 4), ("apart", [0.9, 0.88, 0.86, 0.84])):
+            folds = {
+                str(group): random.binomial(600, accuracy, 10) / 600
+                for group, accuracy in enumerate(accuracies)
+            }
+            chance = spreads_by_chance(folds, num_resamples=100)
+            assert set(chance) == {"std", "gap", "skewed_error_ratio", "gini"}
+            found = spread({group: each.mean() for group, each in folds.items()})
+            above[name] += found.gap > chance["gap"]
+    assert above["alike"] <= 6 and above["apart"] == 40
+
+
+def test_all_permutations_of_two_folds_are_what_chance_is():
+    folds = {"a": np.array([0.9, 0.7]), "b": np.array([0.6, 0.8])}
+    # (0.9, 0.7) and (0.6, 0.8), or (0.9, 0.8) and (0.6, 0.7), and either the other way round.
+    chance = spreads_by_chance(folds, num_resamples=400, confidence=0.99)
+    assert chance["gap"] == pytest.approx(0.2)
+    assert spreads_by_chance(folds, num_resamples=400, confidence=0.01)["gap"] == pytest.approx(0.1)
 
 
 def test_equal_folds_leave_no_interval_and_no_error_in_one_group_an_infinite_ratio():

@@ -6,10 +6,11 @@ import pytest
 from rlsyn_jax.evaluation.bootstrap import paired_bootstrap
 from rlsyn_jax.evaluation.verification import (
     equal_error_rate,
+    make_pairs,
     pairs_of_both_kinds,
     true_accept_rate,
 )
-from rlsyn_jax.evaluation.verification_intervals import verification_intervals
+from rlsyn_jax.evaluation.verification_intervals import accuracy_intervals, verification_intervals
 
 
 def pairs(ties):
@@ -56,6 +57,45 @@ def test_rates_and_intervals_are_those_of_the_plain_bootstrap(ties):
     assert result.equal_error_rate.differences["both"].high < 0
 
 
+def test_accuracies_and_intervals_are_those_of_the_plain_bootstrap_of_both_kinds():
+    arms, is_same, people = pairs(False)
+    correct = {name: (rows > 1) == is_same for name, rows in arms.items()}
+    result = accuracy_intervals(correct, is_same, people, num_resamples=40, seed=3)
+    share = is_same.mean()
+
+    def statistic(rows):
+        def accuracy(places):
+            right, same = rows[:, places].mean(axis=0), is_same[places]
+            return share * right[same].mean() + (1 - share) * right[~same].mean()
+
+        return accuracy
+
+    plain = {name: statistic(rows) for name, rows in correct.items()}
+    expected = paired_bootstrap(plain, people, num_resamples=40, seed=3)
+    for arm, rows in correct.items():
+        assert result.values[arm] == pytest.approx(expected.values[arm])
+        assert result.values[arm].value == pytest.approx(rows.mean())
+    assert result.differences == {"both": pytest.approx(expected.differences["both"])}
+
+
+def test_accuracies_of_pairs_that_share_people_are_as_uncertain_as_people_make_them():
+    # Of a network that confuses some people and not others the accuracy is 0.75 of all people.
+    inside = 0
+    for seed in range(60):
+        random = np.random.default_rng(seed)
+        first, second, is_same = make_pairs(np.repeat(np.arange(24), 6), 600, seed)
+        people = np.stack([first, second], axis=1) // 6
+        clear = random.uniform(size=24) < 0.5
+        right = np.where(clear[people].all(axis=1), 1.0, random.uniform(size=600) < 0.5)
+        # A genuine pair is of one person, an impostor pair of two.
+        truth = (0.75 + (0.25 + 0.75 * 0.5)) / 2
+        estimate = accuracy_intervals(
+            {"a": right}, is_same, people, num_resamples=100, seed=seed
+        ).values["a"]
+        inside += estimate.low <= truth <= estimate.high
+    assert inside >= 50  # Two thirds, where folds are drawn.
+
+
 def test_resamples_without_impostors_are_not_counted():
     is_same, people = np.array([True, True, False]), np.array([[0, 0], [1, 1], [0, 1]])
     result = verification_intervals(
@@ -90,3 +130,7 @@ def test_mistakes_are_told():
         verification_intervals(arms, is_same | True, people, false_accept_rates=())
     with pytest.raises(ValueError, match="expected an arm"):
         verification_intervals({}, is_same, people, false_accept_rates=())
+    with pytest.raises(ValueError, match=r"of at least one arm.*got \[\], \(780,\) and \(780, 2\)"):
+        accuracy_intervals({}, is_same, people)
+    with pytest.raises(ValueError, match="no resample of 10 people has both kinds"):
+        accuracy_intervals({"a": is_same}, is_same | True, people)

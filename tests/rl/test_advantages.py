@@ -226,6 +226,33 @@ def test_running_scope_normalises_by_the_statistics(raw):
     np.testing.assert_allclose(advantages, by_hand, atol=1e-3)
 
 
+def test_a_reward_that_a_batch_shares_is_told_apart_from_earlier_ones():
+    # Of one identity a set's reward is one number: equation (10) alone would make it 0 for ever.
+    statistics, rewards = initial_statistics(["coverage"]), [0.2, 0.5, 0.1, 0.4]
+    for iteration, reward in enumerate(rewards):
+        raw = {"coverage": jnp.full((1, 6), reward)}
+        statistics = update_statistics(statistics, raw, 0.9)
+        advantages, told = combine_rewards(
+            raw, {"coverage": 1.0}, scope="running", squash="none", clip=9.0, statistics=statistics
+        )
+        mean, variance = weighted_moments(
+            [np.full(6, one) for one in rewards[: iteration + 1]], 0.9
+        )
+        expected = (reward - mean) / np.sqrt(variance) if iteration else 0.0
+        np.testing.assert_allclose(advantages, np.full((1, 6), expected), rtol=1e-3)
+        assert told["zero_spread/coverage"] == 1
+
+
+def test_a_reward_that_never_changes_adds_nothing():
+    statistics, raw = initial_statistics(["coverage"]), {"coverage": jnp.full((2, 3), 0.3)}
+    for _ in range(5):
+        statistics = update_statistics(statistics, raw, 0.9)
+        advantages, _ = combine_rewards(
+            raw, {"coverage": 1.0}, scope="running", clip=9.0, statistics=statistics
+        )
+        assert not advantages.any()
+
+
 def test_first_running_iteration_is_the_batch_scope(raw):
     statistics = update_statistics(initial_statistics(list(WEIGHTS)), raw, 0.9)
     running, _ = combine_rewards(raw, WEIGHTS, scope="running", clip=5.0, statistics=statistics)

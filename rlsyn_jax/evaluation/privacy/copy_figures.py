@@ -30,22 +30,27 @@ def closest_images(found: Memorisation) -> np.ndarray:
     return closest[: max(SHOWN, min(len(found.near_copies), _LISTED))]
 
 
-def memorisation_figures(found: Memorisation, files: Sequence[str] | None = None) -> dict:
+def memorisation_figures(
+    found: Memorisation, nearer: Estimate | None, files: Sequence[str] | None = None
+) -> dict:
     """Returns how many synthetic images are near copies, and the closest pairs.
 
     Args:
         found: of one feature space.
+        nearer: share nearer to training images than to as many others, as nearer_to_training has
+            it.
         files: of the synthetic images; None = their places stand for them.
 
     Returns:
-        {"share": figure, "expected_share", "threshold", "num_near_copies", "closest": [{"file" or
-        "synthetic_image", "train_image", "distance"}]}.
+        {"share": figure, "expected_share", "threshold", "num_near_copies", "nearer_to_training":
+        figure or None, "closest": [{"file" or "synthetic_image", "train_image", "distance"}]}.
     """
     return {
         "share": _figure(found.share),
         "expected_share": found.expected_share,
         "threshold": found.threshold,
         "num_near_copies": len(found.near_copies),
+        "nearer_to_training": None if nearer is None else _figure(nearer),
         "closest": [
             {
                 **({"synthetic_image": int(place)} if files is None else {"file": files[place]}),

@@ -115,19 +115,19 @@ def extraction(
             if not len(own):
                 continue
             distances = _distances(samples[places[group]], real[own])  # [group, real]
-            sample, nearest = np.unravel_index(distances.argmin(), distances.shape)
-            candidate = Extracted(
-                identity=int(identity),
-                real=int(own[nearest]),
-                sample=int(places[group[sample]]),
-                distance=float(distances[sample, nearest]),
-                num_duplicates=len(group),
-            )
-            known = found.get(candidate.real)
-            if candidate.distance <= max_distance and (
-                known is None or candidate.distance < known.distance
-            ):
-                found[candidate.real] = candidate
+            # All that lie beside the group, so that as many others say what chance is.
+            for image in np.flatnonzero((distances <= max_distance).any(axis=0)):
+                sample = distances[:, image].argmin()
+                candidate = Extracted(
+                    identity=int(identity),
+                    real=int(own[image]),
+                    sample=int(places[group[sample]]),
+                    distance=float(distances[sample, image]),
+                    num_duplicates=len(group),
+                )
+                known = found.get(candidate.real)
+                if known is None or candidate.distance < known.distance:
+                    found[candidate.real] = candidate
     return Extraction(
         extracted=tuple(sorted(found.values(), key=lambda one: one.distance)),
         num_groups=num_groups,

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rlsyn_jax.evaluation.bootstrap import resampled_means
 from rlsyn_jax.evaluation.proportion import Estimate
 from rlsyn_jax.evaluation.unit_rows import unit_rows
 from rlsyn_jax.evaluation.verification import allowed_impostors
@@ -22,7 +21,9 @@ _BLOCK = 512
 
 @dataclasses.dataclass(frozen=True)
 class Leakage:
-    """How often images match training people at one threshold; intervals are over people.
+    """How often images match training people at one threshold.
+
+    Intervals are over people, and know that the threshold is an estimate, too.
 
     Attributes:
         rate: share of synthetic images that match.
@@ -41,7 +42,7 @@ class LeakageAtRate:
 
     Attributes:
         false_accept_rate: share of impostor pairs accepted, at most the one asked for.
-        threshold: cosine similarity; images at least as similar match.
+        threshold: cosine similarity, the lowest of this rate; images at least as similar match.
         num_impostors: pairs of unseen people behind the threshold.
         own: matches with an image of the training person that the synthetic image was made for;
             chance is a match of an unseen person with one training person.
@@ -111,75 +112,168 @@ def identity_leakage(
     if not len(false_accept_rates):
         raise ValueError("at least one false accept rate is needed")
 
-    thresholds = _thresholds(unseen, unseen_ids, false_accept_rates)
+    impostors = _most_alike_impostors(unseen, unseen_ids, false_accept_rates)
     order = np.argsort(members, kind="stable")
     train, members = train[order], members[order]
-    own_person = np.searchsorted(people, synthetic_ids)
-    own, other = _scores(synthetic, train, members, own_person)
+    own, other = _scores(synthetic, train, members, np.searchsorted(people, synthetic_ids))
     # An unseen image against each training person; [u, people] is small beside [u, m].
     by_person = np.concatenate(
         [_person_scores(block, train, members) for block in _blocks(unseen)], axis=0
     )
+    second, first = np.partition(by_person, -2, axis=1)[:, -2:].T
+    shown, strangers = _People(synthetic_ids), _People(unseen_ids)
+    drawn = shown.draws(num_resamples, np.random.default_rng(seed))
+    # The same draws of unseen people give thresholds and chances.
+    drawn_strangers = strangers.draws(
+        num_resamples, np.random.default_rng(seed + 1), at_least_two=True
+    )
 
-    def estimate(value, means) -> Estimate:
-        ends = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-        return Estimate(float(value), *map(float, ends))
+    def estimate(values) -> Estimate:
+        ends = np.quantile(values[1:], [(1 - confidence) / 2, (1 + confidence) / 2])
+        return Estimate(float(values[0]), *map(float, ends))
 
-    def compared(matches, chances) -> Leakage:
-        rates = resampled_means(matches, synthetic_ids, num_resamples=num_resamples, seed=seed)
-        chance = resampled_means(chances, unseen_ids, num_resamples=num_resamples, seed=seed + 1)
-        return Leakage(
-            estimate(matches.mean(), rates),
-            estimate(chances.mean(), chance),
-            estimate(_corrected(matches.mean(), chances.mean()), _corrected(rates, chance)),
-        )
+    def compared(rates, chances) -> Leakage:
+        return Leakage(estimate(rates), estimate(chances), estimate(_corrected(rates, chances)))
 
     result = {}
-    for rate, (threshold, reached, num_impostors) in thresholds.items():
-        hits = by_person >= threshold  # [u, people]
+    for rate in false_accept_rates:
+        # The threshold of all unseen people comes first, those of resamples of them follow.
+        thresholds, reached = impostors.thresholds(rate, drawn_strangers)
+        of_one = strangers.rates(by_person, thresholds, drawn_strangers)
         # Of the people one is left out, as a synthetic image's own is: a lone match is among the
         # others for all but one choice.
-        among_others = np.where(hits.sum(axis=1) == 1, 1 - 1 / len(people), hits.any(axis=1))
+        of_any, of_two = (
+            strangers.rates(scores, thresholds, drawn_strangers) for scores in (first, second)
+        )
         result[rate] = LeakageAtRate(
             false_accept_rate=reached,
-            threshold=threshold,
-            num_impostors=num_impostors,
-            own=compared(own >= threshold, hits.mean(axis=1)),
-            other=compared(other >= threshold, among_others),
+            threshold=float(thresholds[0]),
+            num_impostors=impostors.number,
+            own=compared(shown.rates(own, thresholds, drawn), of_one),
+            other=compared(
+                shown.rates(other, thresholds, drawn), of_any - (of_any - of_two) / len(people)
+            ),
         )
     return result
+
+
+class _People:
+    """Whom images show, and rates of images over draws of them."""
+
+    def __init__(self, identities: np.ndarray):
+        """Takes identities int [n]."""
+        _, self._members = np.unique(identities, return_inverse=True)
+        self._images = np.bincount(self._members)
+
+    def draws(self, number: int, random: np.random.Generator, *, at_least_two: bool = False):
+        """Returns how often each person is drawn, int [1 + number, people]; first each once.
+
+        At least two people are in a draw that is to have pairs of two.
+        """
+        people = len(self._images)
+        drawn = [np.ones(people, np.int64)]
+        while len(drawn) <= number:
+            times = np.bincount(random.integers(people, size=people), minlength=people)
+            if not at_least_two or np.count_nonzero(times) > 1:
+                drawn.append(times)
+        return np.stack(drawn)
+
+    def rates(self, scores: np.ndarray, thresholds: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+        """Returns the share of scores that reach each draw's threshold.
+
+        Args:
+            scores: float [n] or [n, k], of the images; k of one image count as much as one.
+            thresholds: float [draws]. drawn: int [draws, people].
+
+        Returns:
+            float64 [draws].
+        """
+        scores = scores.reshape(len(self._members), -1)
+        different, places = np.unique(thresholds, return_inverse=True)
+        # As many of the rising thresholds as a score reaches; a threshold's hits are of more.
+        reached = np.searchsorted(different, scores, side="right")
+        width = len(different) + 1
+        cells = (self._members[:, None] * width + reached).ravel()
+        counted = np.bincount(cells, minlength=len(self._images) * width)
+        hits = counted.reshape(-1, width)[:, ::-1].cumsum(axis=1)[:, ::-1][:, 1:]
+        numbers = (drawn @ self._images) * scores.shape[1]
+        return np.einsum("dp,pd->d", drawn, hits[:, places]) / numbers
+
+
+@dataclasses.dataclass(frozen=True)
+class _Impostors:
+    """The most alike of the pairs of images of two unseen people, most alike first.
+
+    Attributes:
+        similarities: float32 [k].
+        people: int [k, 2], places of the two in the order of identities.
+        images: int [people], of each.
+        number: of all pairs.
+    """
+
+    similarities: np.ndarray
+    people: np.ndarray
+    images: np.ndarray
+    number: int
+
+    def thresholds(self, rate: float, drawn: np.ndarray) -> tuple[np.ndarray, float]:
+        """Returns the lowest threshold of each draw that lets so few through, and what the first
+        lets through.
+
+        Ties with the first pair that is too many are all rejected. Where a draw's pairs that are
+        let through go beyond those that are kept, its threshold is the last one's.
+
+        Args:
+            rate: false accept rate.
+            drawn: int [draws, people], how often each is.
+
+        Returns:
+            (float32 [draws], the rate reached in the first).
+        """
+        thresholds, reached = [], None
+        for times in drawn:
+            weights = np.cumsum(times[self.people[:, 0]] * times[self.people[:, 1]])
+            images = times * self.images
+            pairs = (images.sum() ** 2 - np.square(images).sum()) // 2
+            allowed = np.floor(rate * pairs * (1 + 1e-12))
+            place = min(np.searchsorted(weights, allowed, side="right"), len(weights) - 1)
+            limit = self.similarities[place]
+            thresholds.append(np.nextafter(limit, np.float32(np.inf)))
+            if reached is None:
+                accepted = np.count_nonzero(self.similarities > limit)
+                reached = float(accepted / self.number)
+        return np.array(thresholds), reached
 
 
 def _corrected(rate, chance):
     return (rate - chance) / np.maximum(1 - chance, 1e-12)
 
 
-def _thresholds(embeddings, identities, rates) -> dict:
-    """Returns {rate: (similarity, rate reached, impostor pairs)} of pairs of two people."""
-    counts = np.unique(identities, return_counts=True)[1]
-    number = (len(identities) ** 2 - np.square(counts).sum()) // 2
-    allowed = {rate: allowed_impostors(rate, number) for rate in _in_range(rates)}
-    # The one after the last that is accepted is needed, too.
-    kept = min(max(allowed.values()) + 1, number)
-    highest = np.empty(0, embeddings.dtype)
+def _most_alike_impostors(embeddings, identities, rates) -> _Impostors:
+    """Returns as many pairs as thresholds of these rates rest on, also where people are drawn."""
+    _, members, images = np.unique(identities, return_inverse=True, return_counts=True)
+    number = int((len(identities) ** 2 - np.square(images).sum()) // 2)
+    allowed = max(allowed_impostors(rate, number) for rate in _in_range(rates))
+    # Those of few people may be drawn seldom, so that a draw's threshold lies further down.
+    kept = min(4 * allowed + 1000, number)
+    highest, people = np.empty(0, embeddings.dtype), np.empty((0, 2), members.dtype)
     for start in range(0, len(embeddings), _BLOCK):
         rows = np.arange(start, min(start + _BLOCK, len(embeddings)))
         similarity = embeddings[rows] @ embeddings[start:].T
-        pairs = (identities[rows][:, None] != identities[start:][None]) & (
-            rows[:, None] < np.arange(start, len(embeddings))[None]
+        one, two = np.nonzero(
+            (members[rows][:, None] != members[start:][None])
+            & (rows[:, None] < np.arange(start, len(embeddings))[None])
         )
-        highest = np.concatenate([highest, similarity[pairs]])
+        if len(highest) == kept:
+            above = similarity[one, two] > highest.min()
+            one, two = one[above], two[above]
+        highest = np.concatenate([highest, similarity[one, two]])
+        people = np.concatenate([people, np.stack([members[rows[one]], members[start + two]], 1)])
         if len(highest) > kept:
-            highest = np.partition(highest, len(highest) - kept)[-kept:]
-    falling = np.sort(highest)[::-1]
-    result = {}
-    for rate, count in allowed.items():
-        # Ties with the first pair that is too many are all rejected.
-        limit = falling[count] if count < len(falling) else -np.inf
-        accepted = np.count_nonzero(falling > limit)
-        threshold = falling[accepted - 1] if accepted else np.nextafter(limit, np.inf)
-        result[rate] = float(threshold), float(accepted / number), int(number)
-    return result
+            places = np.argpartition(highest, len(highest) - kept)[-kept:]
+            highest, people = highest[places], people[places]
+    falling = np.argsort(-highest, kind="stable")
+    return _Impostors(highest[falling], people[falling], images, number)
 
 
 def _in_range(rates):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rlsyn_jax.evaluation.nearest_real import nearest_real_distances
+from rlsyn_jax.evaluation.nearest_real import near_threshold, nearest_real_distances
 from rlsyn_jax.evaluation.proportion import Estimate
 
 
@@ -100,13 +100,13 @@ def memorisation(
     if not len(distances):
         raise ValueError("at least one synthetic image is needed")
     held_out_distances, _ = nearest_real_distances(held_out, real, metric=metric)
-    threshold = float(np.quantile(held_out_distances, quantile))
+    threshold = near_threshold(held_out_distances, quantile)
     random = np.random.default_rng(seed)
     draw_synthetic = _drawing(synthetic_ids, len(distances), random)
     draw_held_out = _drawing(held_out_ids, len(held_out_distances), random)
     shares = []
     for _ in range(num_resamples):
-        drawn_threshold = np.quantile(held_out_distances[draw_held_out()], quantile)
+        drawn_threshold = near_threshold(held_out_distances[draw_held_out()], quantile)
         shares.append((distances[draw_synthetic()] < drawn_threshold).mean())
     low, high = np.quantile(shares, [(1 - confidence) / 2, (1 + confidence) / 2])
     order = np.argsort(distances, kind="stable")

@@ -20,6 +20,7 @@ from rlsyn_jax.evaluation.privacy.extraction import (
 )
 from rlsyn_jax.evaluation.privacy.leakage_figures import FALSE_ACCEPT_RATES, leakage_figures
 from rlsyn_jax.evaluation.privacy.memorisation import Memorisation, memorisation
+from rlsyn_jax.evaluation.privacy.nearer_to_training import nearer_to_training
 
 SPACES = ("embeddings", "pixels")
 
@@ -167,18 +168,26 @@ def _memorisation(
     reason = too_few_held_out(len(others), quantile) or reason
     if reason:
         return {"not_measured": reason}, None
+    drawn, real, other = (
+        averaged_pixels(part.images) if space == "pixels" else part.embeddings
+        for part in (synthetic, train, others)
+    )
+    metric = "euclidean" if space == "pixels" else "cosine"
     found = memorisation(
-        *(
-            averaged_pixels(part.images) if space == "pixels" else part.embeddings
-            for part in (synthetic, train, others)
-        ),
+        drawn,
+        real,
+        other,
         synthetic_ids=synthetic.ids,
         held_out_ids=others.ids,
-        metric="euclidean" if space == "pixels" else "cosine",
+        metric=metric,
         quantile=quantile,
         num_resamples=num_resamples,
     )
-    return {"synthetic": memorisation_figures(found)}, found
+    nearer = nearer_to_training(
+        drawn, synthetic.ids, real, train.ids, other, others.ids,
+        metric=metric, num_resamples=num_resamples,
+    )  # fmt: skip
+    return {"synthetic": memorisation_figures(found, nearer)}, found
 
 
 def _extraction(synthetic, train, others, quantile, min_duplicates) -> dict:

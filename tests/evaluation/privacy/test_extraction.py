@@ -62,6 +62,28 @@ def test_copies_that_do_not_repeat_or_of_another_person_do_not_count():
     assert swapped.extracted == () and swapped.num_groups == 1
 
 
+def test_every_training_image_beside_a_group_comes_out_and_others_by_chance_as_often():
+    # A generator that draws nothing but a person's mean: training images are as near as others.
+    random = np.random.default_rng(0)
+    means = images(1, 40)
+
+    def photographs(number):
+        ids = np.repeat(np.arange(40), number)
+        # Some lie beside the mean, others do not.
+        spread = np.where(random.uniform(size=len(ids)) < 0.5, 0.02, 0.3)[:, None, None, None]
+        return np.clip(means[ids] + spread * random.normal(size=(len(ids), *SHAPE)), 0, 1), ids
+
+    samples = np.repeat(means, 4, axis=0)
+    shares = [
+        extraction(
+            samples, np.repeat(np.arange(40), 4), *photographs(number),
+            max_distance=0.1, min_duplicates=4,
+        ).share.value
+        for number in (2, 6)
+    ]  # fmt: skip
+    assert 0.35 < min(shares) and max(shares) < 0.65
+
+
 def test_two_groups_of_one_training_image_count_once():
     real = images(0, 2)
     samples = np.concatenate([near(real[0], 5, by=0.001), near(real[0] * 0.9, 4, by=0.001)])
