@@ -217,6 +217,7 @@ def _people(config, sets, train_images, labels, names) -> tuple[list[dict], str]
 def _synthetic_tables(results: dict) -> list[dict]:
     """Tables of the sets: against real images, and how people are kept together and apart."""
     against_real = {
+        "num_images": ("images", 1, 0),
         "identity_accuracy": ("identity, %", 100, 1),
         "frechet_distance": ("Fréchet", 1, 3),
         "precision": ("precision, %", 100, 1),

@@ -37,7 +37,9 @@ def measure_synthetic(
     All are compared with real images of the same people that no training saw. The row "real_train"
     is what the real training images themselves reach; its consistency and variety are those of the
     images that no training saw, where people have two. What rests on neighbours is of at most
-    NEIGHBOR_IMAGES images of a set, drawn by the seed.
+    NEIGHBOR_IMAGES images of a set, drawn by the seed. Distances of distributions, recall,
+    consistency and Vendi's share depend on how many images a set has, so that sets of like numbers
+    compare, and the real images, which are fewer, with none.
 
     Args:
         config: complete configuration.
@@ -45,7 +47,7 @@ def measure_synthetic(
         dataset, splits: the target.
 
     Returns:
-        {set: {metric: figure, or None where it cannot be measured}}.
+        {set: {"num_images", metric: figure, or None where it cannot be measured}}.
     """
     judge = load_extractor(config, workdir, "judge")
     images, labels = train_labels(dataset, splits)
@@ -62,7 +64,8 @@ def measure_synthetic(
     gate = read_gate(workdir)
     result = {}
     for name, (embeddings, people) in sets.items():
-        figures = _fidelity(config, held_out, held_out_labels, embeddings, people)
+        figures = {"num_images": len(embeddings)}
+        figures |= _fidelity(config, held_out, held_out_labels, embeddings, people)
         compared, clusters = embeddings, people
         if name == "real_train":
             compared, clusters = held_out, held_out_labels
@@ -100,7 +103,7 @@ def people_measures(config: ConfigDict, embeddings: np.ndarray, people: np.ndarr
     each = {
         "identity_consistency": whole.consistency,
         "diversity": whole.diversity,
-        # The score of n images lies in 1..n; as a share, people of unlike numbers compare.
+        # The score of n images lies in 1..n. The share falls as n grows, since more are alike.
         "vendi_share": (whole.vendi - 1) / (counts[whole.identities] - 1),
     }
     figures = {name: _mean_over(config, values, whole.identities) for name, values in each.items()}

@@ -148,6 +148,7 @@ def test_metrics_hold_every_arm_and_set_with_ordered_intervals(workdir, program)
     assert list(metrics["synthetic"]) == ["real_train", *SETS]
     for figures in metrics["synthetic"].values():
         near_copies = figures.pop("near_copies")
+        assert figures.pop("num_images") > 0
         assert near_copies is None or near_copies >= 0
         for name, figure in figures.items():
             require_figure(figure)
