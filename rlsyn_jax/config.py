@@ -184,7 +184,8 @@ def default_config() -> ConfigDict:
     # density of D latent dimensions: scale it with 1 / D, or with log_prob_reduce = "sum" do not.
     config.reinforce.clip_range = 1e-3
     config.reinforce.log_prob_reduce = "mean"  # mean | sum over latent dimensions.
-    config.reinforce.ratio_tolerance = 1e-4  # Of the first ratio, a dimension, which must be 1.
+    # Of the first ratio, a dimension, which must be 1; in bfloat16 a hundred times as much.
+    config.reinforce.ratio_tolerance = 1e-4
     config.reinforce.kl_weight = 0.0  # KL to the cold start.
     config.reinforce.kl_space = "x"  # x (closed form) | epsilon (DPOK's surrogate)
     config.reinforce.trainable = "class_embedding"  # class_embedding | adaln | lora | all

@@ -53,7 +53,8 @@ _ABOUT_SAMPLES = (
     "Student's t over seeds; as seeds share people, they may be a little narrow. Nothing of it is",
     "a claim: it was asked when the runs were known, but by a prior that is told nobody before",
     "them, of its 120 samples when two seeds of 40 were known, and of further seeds when the first",
-    "ones were. Fewer near copies and a smaller distance are better.",
+    "ones were. Fewer near copies and a smaller distance are better, though sharper images are",
+    "fewer copies by pixels whatever they copy.",
     "",
 )
 _ABOUT_TABLES = (

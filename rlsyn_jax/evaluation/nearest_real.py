@@ -10,6 +10,8 @@ from rlsyn_jax.evaluation.unit_rows import unit_rows
 METRICS = ("cosine", "euclidean")
 # Side of the squares' grid in which pixels are compared: averages forgive small shifts.
 _COMPARED_SIDE = 32
+# Images that become numbers at a time, which take four times the memory of bytes.
+_BLOCK = 4096
 
 
 def nearest_real_distances(
@@ -96,10 +98,18 @@ def pixel_features(images: np.ndarray, *, factor: int = 1) -> np.ndarray:
             f"factor is {factor}; it must divide the sides of {images.shape[1]} x "
             f"{images.shape[2]} pixels"
         )
-    means = einops.reduce(
-        images.astype(np.float32), "n (h a) (w b) c -> n (h w c)", "mean", a=factor, b=factor
-    )
-    return means / (255 * np.sqrt(max(means.shape[1], 1), dtype=np.float32))
+    height, width, channels = images.shape[1:]
+    means = np.empty((len(images), height // factor * (width // factor) * channels), np.float32)
+    for start in range(0, len(images), _BLOCK):
+        means[start : start + _BLOCK] = einops.reduce(
+            images[start : start + _BLOCK].astype(np.float32),
+            "n (h a) (w b) c -> n (h w c)",
+            "mean",
+            a=factor,
+            b=factor,
+        )
+    means /= 255 * np.sqrt(max(means.shape[1], 1), dtype=np.float32)
+    return means
 
 
 def averaged_pixels(images: np.ndarray) -> np.ndarray:

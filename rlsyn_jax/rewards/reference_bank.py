@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -12,7 +14,7 @@ from rlsyn_jax.data.padded_groups import padded_groups
 
 @flax.struct.dataclass
 class ReferenceBank:
-    """The real features that rewards compare samples with.
+    """The real features that rewards compare samples with, on the host until they are placed.
 
     Attributes:
         features: float32 [identities, max_references, dim]; rows have unit norm, padding is zero.
@@ -30,7 +32,7 @@ class ReferenceBank:
     total_variance: jax.Array
 
     def take(self, identities: jax.Array) -> ReferenceBank:
-        """Returns the bank of some identities; works inside jit.
+        """Returns the bank of some identities; works inside jit, and on the host.
 
         Args:
             identities: int [k], each in 0..number of identities - 1.
@@ -38,21 +40,26 @@ class ReferenceBank:
         Returns:
             A bank with k identities in the given order and the same max_references.
         """
+        # Of a bank on the host a device gets no more than it asks for.
+        on_host = isinstance(self.features, np.ndarray) and isinstance(identities, np.ndarray)
+        take = functools.partial(np.take if on_host else jnp.take, indices=identities, axis=0)
         return ReferenceBank(
-            features=jnp.take(self.features, identities, axis=0),
-            mask=jnp.take(self.mask, identities, axis=0),
-            identities=jnp.take(self.identities, identities, axis=0),
-            total_variance=jnp.take(self.total_variance, identities, axis=0),
+            features=take(self.features),
+            mask=take(self.mask),
+            identities=take(self.identities),
+            total_variance=take(self.total_variance),
         )
 
     def padded_to(self, multiple: int) -> ReferenceBank:
         """Returns the bank with empty rows behind, so that its rows divide over devices."""
         empty = -len(self.mask) % multiple
+        if not empty:
+            return self
         return ReferenceBank(
-            features=jnp.pad(self.features, ((0, empty), (0, 0), (0, 0))),
-            mask=jnp.pad(self.mask, ((0, empty), (0, 0))),
-            identities=jnp.pad(self.identities, (0, empty), constant_values=-1),
-            total_variance=jnp.pad(self.total_variance, (0, empty)),
+            features=np.pad(self.features, ((0, empty), (0, 0), (0, 0))),
+            mask=np.pad(self.mask, ((0, empty), (0, 0))),
+            identities=np.pad(self.identities, (0, empty), constant_values=-1),
+            total_variance=np.pad(self.total_variance, (0, empty)),
         )
 
 
@@ -114,19 +121,21 @@ def build_reference_bank(
     groups, counts = padded_groups(unit, identities, num_identities)
     mask = np.arange(groups.shape[1]) < counts[:, None]
     return ReferenceBank(
-        features=jnp.asarray(groups),
-        mask=jnp.asarray(mask),
-        identities=jnp.arange(num_identities, dtype=jnp.int32),
-        total_variance=jnp.asarray(_total_variance(groups, mask)),
+        features=groups,
+        mask=mask,
+        identities=np.arange(num_identities, dtype=np.int32),
+        total_variance=_total_variance(groups, counts),
     )
 
 
-def _total_variance(features: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The attribute of the bank, from float [i, r, d] and bool [i, r]."""
-    counts = mask.sum(axis=1)  # [i]
-    mean = np.sum(features, axis=1, where=mask[..., None], dtype=np.float64) / counts[:, None]
-    deviations = np.where(mask[..., None], features - mean[:, None], 0)  # [i, r, d]
-    variance = np.square(deviations).sum(axis=(1, 2)) / np.maximum(counts - 1, 1)
+def _total_variance(groups: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The attribute of the bank, from float [i, r, d], of which int [i] are no padding."""
+    # One identity after the other: padding may be many times what is padded.
+    squares = [
+        np.square(features - features.mean(axis=0)).sum()
+        for features in (group[:count].astype(np.float64) for group, count in zip(groups, counts))
+    ]
+    variance = np.array(squares) / np.maximum(counts - 1, 1)
     known = counts >= 2
     fallback = variance[known].mean() if known.any() else np.nan
     return np.where(known, variance, fallback).astype(np.float32)

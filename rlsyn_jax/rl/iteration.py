@@ -265,6 +265,8 @@ def make_iteration(
         metrics["finite/reward"] = finite
         return advantages.reshape(-1), statistics, metrics
 
+    one_update = settings.inner_epochs == settings.minibatches == 1
+
     def micro_loss(trained, frozen, reference, part):
         """The loss of m transitions, a mean over them."""
         x, labels, row = part["states"], part["labels"], part["rows"]
@@ -272,12 +274,16 @@ def make_iteration(
         mean = mean_of(estimates, x, row)
         log_prob = gaussian_log_prob(part["next_states"], mean, row.sigma, settings.log_prob_reduce)
         old, advantages = part["log_probs"], part["advantages"]
+        # A batch that gets one update is the current policy's, with a ratio of 1. By the rollout's
+        # log-probabilities it would differ by what two programs round differently, in bfloat16 on
+        # accelerators by more than the clipping range.
+        compared = jax.lax.stop_gradient(log_prob) if one_update else old
         if settings.algorithm == "ddpo_sf":
             loss, metrics = score_function_loss(log_prob, advantages)
         else:
             surrogate = {"ddpo_is": clipped_importance_loss, "dpok": clamped_ratio_loss}
             loss, metrics = surrogate[settings.algorithm](
-                log_prob, old, advantages, settings.clip_range
+                log_prob, compared, advantages, settings.clip_range
             )
         ratio = jnp.exp(log_prob - old)
         summed = x[0].size if settings.log_prob_reduce == "sum" else 1

@@ -16,10 +16,12 @@ from rlsyn_jax.stages.folder_checks import check_folders
 from rlsyn_jax.stages.stage_record import made_from
 from rlsyn_jax.training.atomic_files import check_writable
 from rlsyn_jax.training.metrics import import_tensorboard
+from rlsyn_jax.training.processes import check_joined
 
 
 def set_up(config: ConfigDict, workdir: Path) -> None:
     """Checks what the run needs and where it writes, and logs the devices found."""
+    check_joined()
     logging.get_absl_handler().addFilter(_not_chatter)
     check_folders(config, workdir)
     check_writable(workdir, minimum_free_bytes=64 * 2**20)

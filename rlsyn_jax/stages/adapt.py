@@ -31,7 +31,7 @@ from rlsyn_jax.stages.prior_appearance import load_appearance_map
 from rlsyn_jax.stages.prior_classes import check_knows_general
 from rlsyn_jax.stages.stage_record import StageRecord
 from rlsyn_jax.training.appearance_rows import class_table
-from rlsyn_jax.training.meshes import make_mesh
+from rlsyn_jax.training.meshes import make_mesh, parameter_shardings, place
 from rlsyn_jax.training.trainable import merge, split
 
 FIELDS = (*TARGET_FIELDS, "generator", *LATENT_FIELDS, "adapt")
@@ -62,11 +62,12 @@ def run(config: ConfigDict, workdir: Path) -> None:
             lora_targets=tuple(config.adapt.lora_targets),
             key=jax.random.key(config.seed + 2),
         )
+        mesh = make_mesh(config.fsdp)
         last, average = train_denoising(
             config,
             "adapt",
             record,
-            make_mesh(config.fsdp),
+            mesh,
             trained=trained,
             frozen=frozen,
             images=images,
@@ -75,6 +76,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
             num_classes=num_classes,
             seed=config.seed,
         )
+        # What trained lies on the mesh, and low-rank pairs are added to what did not.
+        frozen = place(frozen, parameter_shardings(mesh, frozen))
         last, average = merge(last, frozen), merge(average, frozen)
     save_model(record, config, last, average)
     write_sample_grid(

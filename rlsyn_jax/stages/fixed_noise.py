@@ -51,7 +51,7 @@ def fixed_noise_measure(
     neighbors = min(config.evaluate.num_neighbors, len(real) - 1, len(classes) - 1)
     of_sets, _ = resolve_rewards(config, whole_sets=True)
     trained, _ = trained_rewards(config)
-    references = bank.take(jnp.asarray(people))
+    references = bank.take(people)
 
     @jax.jit
     def score(embeddings):

@@ -102,7 +102,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
                 break
             state, metrics = policy.step(state)
             values = {name: float(value) for name, value in metrics.items()}
-            problem = unsound(values, number, reinforce.ratio_tolerance)
+            problem = unsound(values, number, _ratio_tolerance(config))
             if problem:
                 raise FloatingPointError(f"{problem} {_save_inputs(policy, record, store, number)}")
             if number % reinforce.evaluate_every == 0 or number == reinforce.iterations:
@@ -135,6 +135,12 @@ def _save_iteration(config, record, store, writer, state: PolicyState) -> None:
     record.note_time()
 
 
+def _ratio_tolerance(config: ConfigDict) -> float:
+    """In bfloat16 the rollout's program and the update's round sums of another order apart."""
+    coarse = config.generator.dtype == "bfloat16"
+    return config.reinforce.ratio_tolerance * (100 if coarse else 1)
+
+
 def unsound(values: dict[str, float], number: int, ratio_tolerance: float) -> str | None:
     """Returns what makes an iteration's update worthless, or None.
 
@@ -155,7 +161,8 @@ def unsound(values: dict[str, float], number: int, ratio_tolerance: float) -> st
         return (
             f"reinforce: the importance ratio before any update differs from 1 by "
             f"{values['first_ratio_deviation']:.2e} in iteration {number}, more than "
-            f"config.reinforce.ratio_tolerance ({ratio_tolerance}); rollout and update disagree, "
+            f"config.reinforce.ratio_tolerance allows ({ratio_tolerance:g}); rollout and update "
+            "disagree, "
             "so the gradient would be wrong. Raise config.reinforce.sigma_floor, or use "
             "config.generator.dtype='float32'."
         )

@@ -91,5 +91,5 @@ class SampleScores:
         """
         embeddings = embed_images(self._extractor, images)
         embeddings = jnp.asarray(embeddings.reshape(len(identities), -1, embeddings.shape[-1]))
-        scores = self._score(embeddings, self._bank.take(jnp.asarray(identities)))
+        scores = self._score(embeddings, self._bank.take(np.asarray(identities)))
         return {name: np.asarray(value) for name, value in scores.items()}

@@ -59,6 +59,19 @@ def join_processes() -> None:
             return
 
 
+def check_joined() -> None:
+    """Looks whether devices of other processes are there without these having been joined.
+
+    Raises:
+        ValueError: each process would take itself for the only one, and write all files.
+    """
+    if jax.process_count() > 1 and not jax.distributed.is_initialized():
+        raise ValueError(
+            f"the devices are those of {jax.process_count()} processes, which no launcher's "
+            f"environment names; set {', '.join(_BY_HAND)} for each"
+        )
+
+
 def _see_gpus() -> None:
     """Gives a launcher's process every GPU that it sees, where they are its own.
 
