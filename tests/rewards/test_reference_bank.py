@@ -39,6 +39,16 @@ def test_take_reorders_inside_jit(features):
     assert taken.take(jnp.array([1, 1, 0])).identities.tolist() == [0, 0, 2]
 
 
+def test_a_bank_on_the_host_stays_there(features):
+    bank = build_reference_bank(features, IDENTITIES, 3)
+    for part in (bank, bank.padded_to(2), bank.take(np.array([2, 0]))):
+        assert all(isinstance(array, np.ndarray) for array in jax.tree.leaves(part))
+    asked = bank.take(jnp.array([2, 0]))
+    for got, expected in zip(jax.tree.leaves(asked), jax.tree.leaves(bank.take(np.array([2, 0])))):
+        assert isinstance(got, jax.Array)
+        np.testing.assert_array_equal(got, expected)
+
+
 def test_rows_carry_their_labels(features):
     bank = build_reference_bank(features, IDENTITIES, 3)
     assert bank.identities.tolist() == [0, 1, 2] and bank.identities.dtype == jnp.int32

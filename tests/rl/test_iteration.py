@@ -793,6 +793,24 @@ def test_the_first_importance_ratio_is_one(case):
         assert record["gradient_norm"] > 1e-3
 
 
+@pytest.mark.parametrize("algorithm", ["ddpo_is", "dpok"])
+def test_a_batch_of_one_update_is_not_clipped_by_rounding(algorithm):
+    settings = {"algorithm": algorithm, "clip_range": 1e-5, "micro_batch": 6}
+
+    def rounded(params, x, timesteps, labels):
+        """An update that rounds otherwise than the rollout, as its batches are smaller."""
+        return linear(params, x, timesteps, labels) * (1 + 1e-3 * (len(x) == 6))
+
+    found = {}
+    for epochs in (1, 2):
+        run = make_run(settings_with(**settings, inner_epochs=epochs), apply=rounded)
+        _, (found[epochs],) = iterate(run, 1)
+        assert found[epochs]["first_ratio_deviation"] > 1e-4
+    assert found[1]["clip_fraction"] == 0 and found[2]["clip_fraction"] > 0.5
+    _, (exact,) = iterate(make_run(settings_with(**settings)), 1)
+    assert found[1]["gradient_norm"] == pytest.approx(exact["gradient_norm"], rel=0.05)
+
+
 def test_what_is_told_of_a_reward_is_that_of_whole_sets():
     # All samples of a person are one sample: how far they lie from the references shows then.
     alike = {"embed": lambda samples: embedding(0 * samples), "whole_sets": WHOLE_SETS}

@@ -69,6 +69,17 @@ def test_without_an_update_it_is_the_prior_with_rows_that_looks_tell(program, tm
         validate(config)
 
 
+def test_low_rank_pairs_that_learnt_on_several_devices_meet_the_network(program, tmp_path):
+    fields = {"adapt.trainable": "lora", "adapt.steps": 2, "adapt.learning_rate": 1e-2}
+    program.run(tmp_path, "--stages=pretrain,adapt", fields=fields, devices=2)
+    prior, begun = (restore_params(tmp_path / stage / "model") for stage in ("pretrain", "adapt"))
+    for params in (prior, begun):
+        params.pop("y_embedder")
+    assert jax.tree.structure(prior) == jax.tree.structure(begun)
+    moved = jax.tree.map(lambda one, other: np.abs(one - other).max(), prior, begun)
+    assert max(jax.tree.leaves(moved)) > 1e-5
+
+
 def test_a_loss_that_is_no_number_at_the_last_step_ends_the_run(program, tmp_path):
     fields = {"adapt.steps": 5, "adapt.learning_rate": 1e30, "adapt.gradient_clip": 0.0}
     fields["adapt.checkpoint_every"] = 9
