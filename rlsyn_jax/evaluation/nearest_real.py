@@ -14,14 +14,75 @@ _COMPARED_SIDE = 32
 _BLOCK = 4096
 
 
+class NearestReal:
+    """The nearest of the same real embeddings, for one block of synthetic ones after the other."""
+
+    def __init__(self, real: np.ndarray, *, metric: str = "cosine"):
+        """Prepares the real embeddings once.
+
+        Args:
+            real: float [m, dim], m at least 1.
+            metric: "cosine" distance, 0 to 2, for embeddings; "euclidean" for pixels.
+
+        Raises:
+            ValueError: no [m, dim] of finite numbers, no embedding, or an unknown metric.
+        """
+        real = _checked(real)
+        if not len(real):
+            raise ValueError("at least one real embedding is needed")
+        if metric not in METRICS:
+            raise ValueError(f"metric is {metric!r}; it must be one of {METRICS}")
+        self._metric = metric
+        self._real = unit_rows(real) if metric == "cosine" else real
+        self._lengths = np.square(self._real).sum(axis=1)
+
+    def distances(
+        self, synthetic: np.ndarray, *, block_size: int = 4096
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Finds each synthetic embedding's nearest real one.
+
+        Args:
+            synthetic: float [n, dim].
+            block_size: synthetic embeddings compared at a time.
+
+        Returns:
+            (float32 [n] distance; int64 [n] place of the nearest real one).
+
+        Raises:
+            ValueError: no [n, dim] of finite numbers, or of another dim than the real ones.
+        """
+        synthetic = _checked(synthetic)
+        if synthetic.shape[1:] != self._real.shape[1:]:
+            raise ValueError(
+                "expected synthetic [n, dim] and real [m, dim] of one dim, got "
+                f"{synthetic.shape} and {self._real.shape}"
+            )
+        if self._metric == "cosine":
+            synthetic = unit_rows(synthetic)
+        distances = np.empty(len(synthetic), np.float32)
+        nearest = np.empty(len(synthetic), np.int64)
+        for start in range(0, len(synthetic), block_size):
+            block = slice(start, start + block_size)
+            similarity = synthetic[block] @ self._real.T  # [block, m]
+            if self._metric == "cosine":
+                nearest[block] = similarity.argmax(axis=1)
+                distances[block] = np.clip(1 - similarity.max(axis=1), 0, 2)
+            else:
+                nearest[block] = (self._lengths - 2 * similarity).argmin(axis=1)
+                # Anew from the two, so that a copy lies at 0 and not at a rounding error's root.
+                gaps = synthetic[block] - self._real[nearest[block]]
+                distances[block] = np.linalg.norm(gaps, axis=1)
+        return distances, nearest
+
+
 def nearest_real_distances(
     synthetic: np.ndarray, real: np.ndarray, *, metric: str = "cosine", block_size: int = 4096
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Finds each synthetic embedding's nearest real one.
+    """Finds each synthetic embedding's nearest real one; see `NearestReal`.
 
     Args:
         synthetic: float [n, dim]. real: float [m, dim], m at least 1.
-        metric: "cosine" distance, 0 to 2, for embeddings; "euclidean" for pixels.
+        metric: "cosine" or "euclidean".
         block_size: synthetic embeddings compared at a time.
 
     Returns:
@@ -31,30 +92,7 @@ def nearest_real_distances(
         ValueError: shapes that do not fit, an unknown metric, numbers that are not finite, or no
             real embedding.
     """
-    synthetic, real = _checked(synthetic), _checked(real)
-    if len(real) == 0 or synthetic.shape[1:] != real.shape[1:]:
-        raise ValueError(
-            "expected synthetic [n, dim] and real [m, dim] of one dim with m at least 1, got "
-            f"{synthetic.shape} and {real.shape}"
-        )
-    if metric not in METRICS:
-        raise ValueError(f"metric is {metric!r}; it must be one of {METRICS}")
-    if metric == "cosine":
-        synthetic, real = unit_rows(synthetic), unit_rows(real)
-    lengths = np.square(real).sum(axis=1)
-    distances = np.empty(len(synthetic), np.float32)
-    nearest = np.empty(len(synthetic), np.int64)
-    for start in range(0, len(synthetic), block_size):
-        block = slice(start, start + block_size)
-        similarity = synthetic[block] @ real.T  # [block, m]
-        if metric == "cosine":
-            nearest[block] = similarity.argmax(axis=1)
-            distances[block] = np.clip(1 - similarity.max(axis=1), 0, 2)
-        else:
-            nearest[block] = (lengths - 2 * similarity).argmin(axis=1)
-            # Anew from the two, so that a copy lies at 0 and not at a rounding error's root.
-            distances[block] = np.linalg.norm(synthetic[block] - real[nearest[block]], axis=1)
-    return distances, nearest
+    return NearestReal(real, metric=metric).distances(synthetic, block_size=block_size)
 
 
 def near_threshold(held_out_distances: np.ndarray, quantile: float) -> float:

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from rlsyn_jax.data.identity_dataset import IdentityDataset
 from rlsyn_jax.data.splits import Splits
-from rlsyn_jax.evaluation.nearest_real import averaged_pixels, nearest_real_distances
+from rlsyn_jax.evaluation.nearest_real import NearestReal, averaged_pixels
 from rlsyn_jax.rewards.reference_bank import build_reference_bank
 from rlsyn_jax.stages.extractors import Extractor, embed_images, load_extractor
 from rlsyn_jax.stages.inputs import train_labels
@@ -48,10 +48,12 @@ class SampleScores:
             threshold, pixel_threshold: see above.
         """
         self.threshold, self.pixel_threshold = threshold, pixel_threshold
-        self._judge, self._enrolled = judge, enrolled
+        self._judge, self._enrolled = judge, NearestReal(enrolled)
         self._extractor = load_extractor(config, workdir, "reward")
         images, labels = train_labels(dataset, splits)
-        self._pixels = averaged_pixels(images[:]) if pixel_threshold else None
+        self._pixels = None
+        if pixel_threshold:
+            self._pixels = NearestReal(averaged_pixels(images[:]), metric="euclidean")
         self._bank = build_reference_bank(
             embed_images(self._extractor, images), labels, len(splits.train_identities)
         )
@@ -71,11 +73,10 @@ class SampleScores:
         Returns:
             (float32 [n] cosine distance by the judge; bool [n], near copies by judge or pixels).
         """
-        distances, _ = nearest_real_distances(embed_images(self._judge, images), self._enrolled)
+        distances, _ = self._enrolled.distances(embed_images(self._judge, images))
         near = distances < self.threshold
         if self._pixels is not None:
-            pixels = averaged_pixels(images)
-            differences, _ = nearest_real_distances(pixels, self._pixels, metric="euclidean")
+            differences, _ = self._pixels.distances(averaged_pixels(images))
             near |= differences < self.pixel_threshold
         return distances, near
 
