@@ -78,8 +78,9 @@ if __name__ == "__main__":
     flags.mark_flag_as_required("config")
     flags.register_multi_flags_validator(
         ["workdir", "plan"],
-        lambda values: values["workdir"] is not None or values["plan"],
-        "flag --workdir=None: it must be a folder, unless --plan is given",
+        # An empty one, of a variable that is not set, would be the current folder.
+        lambda values: bool(values["workdir"]) or values["plan"],
+        "flag --workdir: it must be a folder (. is this one), unless --plan is given",
     )
     flags.FLAGS.set_default("verbosity", logging.INFO)
     flags.FLAGS.set_default("logtostderr", True)

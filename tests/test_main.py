@@ -56,7 +56,7 @@ def people(folder, number=4, images=4):
     ("arguments", "expected"),
     [
         (["--workdir=W"], r"flag --config=None"),
-        ([QUICKSTART], r"flag --workdir=None"),
+        ([QUICKSTART], r"flag --workdir: it must be a folder"),
         (["--config=configs/absent.py", "--workdir=W"], r"No such file.*'configs/absent.py'"),
         ([f"{QUICKSTART}x", "--workdir=W"], r"quickstart.py:cix is not known; give nothing or :ci"),
         ([QUICKSTART, "--workdir=W", "--config.adapt.stepz=3"], r"no field 'stepz'.*\"steps\""),

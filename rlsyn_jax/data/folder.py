@@ -5,6 +5,7 @@ import unicodedata
 from pathlib import Path
 
 import numpy as np
+from absl import logging
 
 from rlsyn_jax.data.identity_dataset import IdentityDataset
 from rlsyn_jax.data.image_decoding import (
@@ -16,6 +17,8 @@ from rlsyn_jax.data.image_decoding import (
 )
 
 _LAYOUT = "expected one folder for each identity with its images inside: PATH/IDENTITY/IMAGE.jpg"
+# Photographs as cameras, telephones and browsers write them, which are not decoded here.
+_UNREAD_IMAGES = (".heic", ".heif", ".avif", ".gif", ".jfif", ".raw", ".dng", ".cr2", ".nef")
 _CAMERA = re.compile(r"_c([0-9]{1,9})(?=[_s.])")
 
 
@@ -204,9 +207,21 @@ def _image_files(folder: Path) -> list[Path]:
         if _is_image_name(entry) and entry.exists() and not entry.is_file():
             raise ValueError(f"{entry} is a device or pipe; expected an image file. Remove it.")
     files = [entry for entry in entries if _is_image_name(entry)]
+    unread = [entry.suffix for entry in entries if entry.suffix.lower() in _UNREAD_IMAGES]
     if not files:
         raise ValueError(
             f"Identity folder {folder} holds no images; expected at least one file that ends in "
-            f"{' '.join(IMAGE_EXTENSIONS)}. Add images or remove the folder."
+            f"{' '.join(IMAGE_EXTENSIONS)}"
+            + (f", and there are {len(unread)} of {unread[0]}. Convert them" if unread else "")
+            + ". Add images or remove the folder."
+        )
+    if unread:
+        logging.log_first_n(
+            logging.WARNING,
+            "%s: %d files of %s are not read; convert them (told of the first three folders)",
+            3,
+            folder,
+            len(unread),
+            unread[0],
         )
     return files

@@ -51,6 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         if options.report and options.report.resolve() == options.output.resolve():
             raise ValueError(f"--report and --output are both {options.output}; choose two names")
+        _check_kept(options)
         measured = options.measure(options)
         page = measured.page() if options.report else None
         width = max(len(name) for name, _ in measured.rows)
@@ -61,6 +62,21 @@ def main(arguments: list[str] | None = None) -> None:
         write_json(options.output, measured.metrics)
     except (ValueError, OSError) as error:
         parser.error(str(error))
+
+
+def _check_kept(options) -> None:
+    """Looks whether what is written would replace what is read.
+
+    Raises:
+        ValueError: names both.
+    """
+    written = {"--output": options.output, "--report": options.report}
+    read = {name: value for name, value in vars(options).items() if f"--{name}" not in written}
+    for name, given in read.items():
+        for path in given if isinstance(given, list) else [given]:
+            for option, target in written.items():
+                if isinstance(path, Path) and target and path.resolve() == target.resolve():
+                    raise ValueError(f"{option} is {target}, which --{name} reads; choose another")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
+# Squares of numbers of this size, and sums of them, are finite in float32.
+_LARGEST = 1e15
+
 
 def checked_embeddings(name: str, embeddings: np.ndarray) -> np.ndarray:
     """Returns embeddings [n, dim] as they are.
 
     Raises:
-        ValueError: another shape or type, no image, or numbers that are not finite.
+        ValueError: another shape or type, no image, numbers that are not finite or too large to
+            be squared, or a row of zeros, which has no direction.
     """
     if embeddings.ndim != 2 or not embeddings.size or embeddings.dtype.kind not in "fiu":
         raise ValueError(
@@ -19,6 +23,19 @@ def checked_embeddings(name: str, embeddings: np.ndarray) -> np.ndarray:
     wrong = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
     if len(wrong):
         raise ValueError(f"{name}: must be finite numbers, and row {wrong[0]} is not")
+    largest = np.abs(embeddings).max(axis=1)
+    wrong = np.flatnonzero(largest == 0)
+    if len(wrong):
+        raise ValueError(
+            f"{name}: {len(wrong)} of {len(embeddings)} rows are zeros, the first row {wrong[0]}; "
+            "leave out images of which a network had nothing to say"
+        )
+    wrong = np.flatnonzero((largest > _LARGEST) | (largest < 1 / _LARGEST))
+    if len(wrong):
+        raise ValueError(
+            f"{name}: the largest number of row {wrong[0]} is {largest[wrong[0]]:g}; it must lie "
+            f"between {1 / _LARGEST:g} and {_LARGEST:g}, so that lengths are finite"
+        )
     return embeddings
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlsyn_jax.evaluation.array_checks import checked_truths
+from rlsyn_jax.evaluation.array_checks import checked_embeddings, checked_truths
 from rlsyn_jax.evaluation.array_files import load_arrays
 from rlsyn_jax.evaluation.measured import Measured, share_text
 from rlsyn_jax.evaluation.measured_pairs import FALSE_ACCEPT_RATES, measure_pairs, roc_curve
@@ -36,6 +36,8 @@ def measure(options) -> Measured:
         ValueError: a bad file or arrays. OSError: a file that cannot be read.
     """
     pairs = load_arrays(options.pairs, ("first", "second", "is_same"), optional=("groups",))
+    for name in ("first", "second"):
+        pairs[name] = checked_embeddings(f"{options.pairs}: {name}", pairs[name])
     pairs["is_same"] = checked_truths(f"{options.pairs}: is_same", pairs["is_same"])
     try:
         metrics = measure_pairs(**pairs, false_accept_rates=options.false_accept_rates)

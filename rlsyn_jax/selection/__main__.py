@@ -44,6 +44,10 @@ def main(arguments: list[str] | None = None) -> None:
         output = options.output or path.with_name("selected.parquet")
         if output.resolve() == path.resolve():
             raise ValueError(f"--output is {output}, which is the manifest itself; choose another")
+        for name in ("synthetic", "real"):
+            given = getattr(options, name)
+            if given and output.resolve() == Path(given).resolve():
+                raise ValueError(f"--output is {output}, which --{name} reads; choose another")
         table = read_manifest_rows(path)
         embeddings = _of_run(options, path) if options.workdir else _of_files(options, table)
         if options.images is None:
@@ -124,7 +128,11 @@ def _identities(path: Path, real: dict, table: pa.Table) -> list[str]:
     if ("identities" in real) == ("ids" in real):
         raise ValueError(f"{path}: expected either identities, names, or ids, numbers, of people")
     if "identities" in real:
-        return np.atleast_1d(real["identities"]).astype(str).tolist()
+        if real["identities"].ndim != 1:
+            raise ValueError(
+                f"{path}: expected identities [n], got shape {real['identities'].shape}"
+            )
+        return real["identities"].astype(str).tolist()
     names, ids = identity_names(table), np.atleast_1d(real["ids"])
     if names is None:
         raise ValueError(

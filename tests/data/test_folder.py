@@ -126,6 +126,12 @@ def _identity_without_images(path):
     return path, "empty holds no images; expected at least one file that ends in .jpg"
 
 
+def _images_that_are_not_read(path):
+    _folder(path, ["a/1.png", "b/1.png"])
+    (path / "b" / "1.png").rename(path / "b" / "1.HEIC")
+    return path, "b holds no images; .*, and there are 1 of .HEIC. Convert them"
+
+
 def _loose_images(path):
     _folder(path, ["a/1.png", "b/1.png", "c.png", "d.png"])
     return path, r"holds 2 images directly, 'c.png' among them; expected one folder.*PATH/IDENTITY"
@@ -197,7 +203,8 @@ def _bomb(path):
 @pytest.mark.parametrize(
     "make",
     [
-        _missing, _is_a_file, _empty, _one_identity, _identity_without_images, _loose_images,
+        _missing, _is_a_file, _empty, _one_identity, _identity_without_images,
+        _images_that_are_not_read, _loose_images,
         _truncated, _zero_bytes, _dangling_link, _dangling_identity, _folder_named_like_an_image,
         _one_level_too_high, _pipe, _differ_in_case, _differ_in_normalisation, _not_utf8, _bomb,
     ],

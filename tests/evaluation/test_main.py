@@ -289,6 +289,8 @@ def test_what_files_do_not_tell_is_named_and_not_guessed(released, capsys):
         ("held_out", "ids", lambda ids: ids - 1, "held_out.npz: ids must be 0 or more"),
         ("train", "embeddings", lambda each: each * np.nan, "row 0 is not"),
         ("train", "embeddings", lambda each: each[:, :3], "must come from one network"),
+        ("synthetic", "embeddings", lambda each: each * 0, "24 of 24 rows are zeros"),
+        ("synthetic", "embeddings", lambda each: each * 1e20, "so that lengths are finite"),
         ("synthetic", "images", lambda each: each[1:], "23 images do not fit 24 embeddings"),
         ("train", "images", lambda each: each[:, :2], "must be of one size"),
         ("train", "images", lambda each: each / 255, "expected uint8"),
@@ -301,6 +303,28 @@ def test_bad_images_end_before_anything_is_written(released, capsys, name, array
         privacy(folder, arrays, "--report", folder / "page.html")
     assert error.value.code == 2 and message in capsys.readouterr().err
     assert not (folder / "metrics.json").exists() and not (folder / "page.html").exists()
+
+
+def test_held_out_images_that_were_trained_on_are_refused(released, capsys):
+    folder, arrays = released
+    for name in arrays["held_out"]:
+        arrays["held_out"][name][:2] = arrays["train"][name][[3, 4]]
+    with pytest.raises(SystemExit) as error:
+        privacy(folder, arrays)
+    assert error.value.code == 2
+    assert "2 of 74 held-out images have the embedding of a training" in capsys.readouterr().err
+
+
+def test_what_is_read_is_not_written_over(files, capsys):
+    folder, _ = files
+    given = (folder / "real.npz").read_bytes()
+    ranking = ["ranking", "--query", folder / "real.npz", "--gallery", folder / "mixed.npz"]
+    for option, other in (("--output", "metrics.json"), ("--report", "page.html")):
+        with pytest.raises(SystemExit):
+            run(*ranking, option, folder / "." / "real.npz")
+        assert f"{option} is" in (told := capsys.readouterr().err) and "--query reads" in told
+        assert not (folder / other).exists()
+    assert (folder / "real.npz").read_bytes() == given
 
 
 def test_bad_input_ends_with_one_sentence(files, capsys):

@@ -222,6 +222,15 @@ def test_manifests_of_others_are_taken_and_bad_ones_refused(problem, tmp_path, r
     assert ranks_of(tmp_path / "selected.parquet") == ranks_of(tmp_path / "of_set.parquet")
 
 
+def test_embeddings_are_not_written_over(problem, capsys):
+    folder = problem[0]
+    given = (folder / "real.npz").read_bytes()
+    with pytest.raises(SystemExit):
+        run(folder, "--images", 2, "--output", folder / "real.npz")
+    assert "which --real reads" in capsys.readouterr().err
+    assert (folder / "real.npz").read_bytes() == given
+
+
 def test_the_manifest_itself_is_not_written_over(problem, capsys):
     folder = problem[0]
     with pytest.raises(SystemExit):

@@ -148,6 +148,14 @@ def _check_sets(synthetic: ImageSet, train: ImageSet, held_out: ImageSet) -> Non
     }
     if len(set(sizes.values())) > 1:
         raise ValueError(f"images must be of one size to be compared, got {sizes}")
+    trained = {row.tobytes() for row in np.asarray(train.embeddings, np.float32)}
+    shared = sum(row.tobytes() in trained for row in np.asarray(held_out.embeddings, np.float32))
+    if shared:
+        # They would lie at a distance of 0, which no copy comes below.
+        raise ValueError(
+            f"{shared} of {len(held_out)} held-out images have the embedding of a training image; "
+            "leave out of held_out what was trained on"
+        )
     strange = np.setdiff1d(synthetic.ids, train.ids)
     if len(strange):
         raise ValueError(f"synthetic people {strange[:5].tolist()} are none of the training people")
