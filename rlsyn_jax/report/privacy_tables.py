@@ -31,7 +31,7 @@ def memorisation_table(
     Returns:
         A table.
     """
-    rows, expected, nearer = [], None, []
+    rows, expected, nearer, drawn_to = [], None, [], []
     for space, title in spaces.items():
         for name, result in found.get(space, {}).items():
             if name == "not_measured":
@@ -52,8 +52,13 @@ def memorisation_table(
                     ],
                 }
             )
-            if name == judged and result["share"]["low"] > expected:
+            if name != judged:
+                continue
+            if result["share"]["low"] > expected:
                 nearer.append(title)
+            compared = result.get("nearer_to_training")
+            if compared and compared["low"] > 0.5:
+                drawn_to.append(title)
     verdict = opening + (
         f"more images than that are nearer in {listed(nearer)}: the generator stays closer to its "
         "training images than new photographs would."
@@ -69,11 +74,15 @@ def memorisation_table(
             "Blurred and flat images lie near everything, though: “nearer” is how often the "
             "nearest of a person's training images is nearer than the nearest of as many held-out "
             "ones, 50 where nothing is copied.",
+            f"It is clearly above 50 in {listed(drawn_to)}: images keep to those of training more "
+            "than to the person."
+            if drawn_to
+            else "",
             closing,
         ]
     return {
         "title": "Were single training images copied?",
-        "text": " ".join(sentences).rstrip(),
+        "text": " ".join(filter(None, sentences)),
         "titles": ["near copies, %", "number", "nearer, %", "threshold", "closest"],
         "rows": rows,
     } | reason_only(found)

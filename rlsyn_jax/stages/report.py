@@ -217,7 +217,6 @@ def _people(config, sets, train_images, labels, names) -> tuple[list[dict], str]
 def _synthetic_tables(results: dict) -> list[dict]:
     """Tables of the sets: against real images, and how people are kept together and apart."""
     against_real = {
-        "num_images": ("images", 1, 0),
         "identity_accuracy": ("identity, %", 100, 1),
         "frechet_distance": ("Fréchet", 1, 3),
         "precision": ("precision, %", 100, 1),
@@ -234,7 +233,11 @@ def _synthetic_tables(results: dict) -> list[dict]:
         "decidability": ("decidability d′", 1, 2),
         "identity_error": ("equal error rate, %", 100, 1),
     }
-    return [_synthetic_table(results, against_real), _synthetic_table(results, of_people)]
+    tables = [_synthetic_table(results, against_real), _synthetic_table(results, of_people)]
+    # The second table's row of real images is of others.
+    for row, figures in zip(tables[0]["rows"], results["synthetic"].values()):
+        row["title"] += f" ({figures['num_images']:,})"
+    return tables
 
 
 def _synthetic_table(results: dict, titles: dict) -> dict:

@@ -97,6 +97,7 @@ def memorised(share, low):
         "expected_share": 0.05,
         "threshold": 0.1,
         "num_near_copies": 1,
+        "nearer_to_training": figure(0.6, 0.4 + low, 0.9),
         "closest": closest,
     }
 
@@ -136,6 +137,8 @@ def test_privacy_is_told_in_words_and_pairs(low, said):
     assert "3 of the set" in panel["privacy_text"] and "by design" in panel["privacy_text"]
     copies, leakage, membership, recognizers = panel["privacy_tables"]
     assert said in copies["text"]
+    assert ("clearly above 50 in pixels" in copies["text"]) == (low > 0)
+    assert copies["rows"][1]["cells"][2]["value"] == "60.0"
     assert [row["title"] for row in copies["rows"]] == ["the judge", "pixels, after RL"]
     assert copies["rows"][0]["cells"][0]["value"] == "not measured: too few held-out images"
     assert [row["title"] for row in leakage["rows"]] == ["1 in 1,000, after RL", "1 in 10,000"]
