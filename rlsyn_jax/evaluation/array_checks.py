@@ -23,7 +23,7 @@ def checked_embeddings(name: str, embeddings: np.ndarray) -> np.ndarray:
     wrong = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
     if len(wrong):
         raise ValueError(f"{name}: must be finite numbers, and row {wrong[0]} is not")
-    largest = np.abs(embeddings).max(axis=1)
+    largest = np.abs(embeddings).max(axis=1).astype(np.float64)
     wrong = np.flatnonzero(largest == 0)
     if len(wrong):
         raise ValueError(

@@ -29,7 +29,7 @@ class NearestReal:
         """
         real = _checked(real)
         if not len(real):
-            raise ValueError("at least one real embedding is needed")
+            raise ValueError(f"expected real [m, dim] with m at least 1, got {real.shape}")
         if metric not in METRICS:
             raise ValueError(f"metric is {metric!r}; it must be one of {METRICS}")
         self._metric = metric

@@ -93,7 +93,7 @@ def test_what_is_no_image_or_metric_is_told():
 @pytest.mark.parametrize(
     ("synthetic", "real", "message"),
     [
-        (np.ones((2, 3)), np.ones((0, 3)), "at least one real embedding is needed"),
+        (np.ones((2, 3)), np.ones((0, 3)), r"m at least 1, got \(0, 3\)"),
         (np.ones((2, 3)), np.ones((4, 2)), r"of one dim, got \(2, 3\) and \(4, 2\)"),
         (np.ones(3), np.ones((4, 3)), r"got shape \(3,\)"),
     ],
