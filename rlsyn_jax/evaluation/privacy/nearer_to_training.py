@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.spatial import distance
-from scipy.special import comb
+from scipy.special import gammaln
 
 from rlsyn_jax.evaluation.bootstrap import cluster_bootstrap
 from rlsyn_jax.evaluation.nearest_real import METRICS
@@ -88,8 +88,17 @@ def _share_nearer(trained: np.ndarray, others: np.ndarray) -> np.ndarray:
     number = trained.shape[1]
     nearest = trained.min(axis=1, keepdims=True)
     # Choices of as many others of which none is nearer; of images that are equal half of them.
-    choices = [
-        comb(others.shape[1] - nearer.sum(axis=1), number)
-        for nearer in (others < nearest, others <= nearest)
-    ]
-    return np.mean(choices, axis=0) / comb(others.shape[1], number)
+    shares = []
+    for nearer in (others < nearest, others <= nearest):
+        farther = others.shape[1] - nearer.sum(axis=1)
+        enough = farther >= number
+        # As logarithms, since the choices of many images are more than a float holds.
+        ratio = _log_choices(np.maximum(farther, number), number)
+        ratio = ratio - _log_choices(others.shape[1], number)
+        shares.append(np.where(enough, np.exp(ratio), 0.0))
+    return np.mean(shares, axis=0)
+
+
+def _log_choices(images, number: int):
+    """Logarithm of how many choices of so many of the images there are."""
+    return gammaln(images + 1) - gammaln(number + 1) - gammaln(images - number + 1)

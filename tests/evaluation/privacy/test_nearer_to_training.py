@@ -65,6 +65,13 @@ def test_equal_images_are_half_nearer():
     assert found.value == 0.5
 
 
+def test_many_images_of_a_person_are_no_overflow():
+    sets = [people(seed, 2, 1500) for seed in range(3)]
+    found = nearer_to_training(*(part for each in sets for part in each), num_resamples=9)
+    fewer = nearer_to_training(*sets[0], *sets[1], *people(2, 2, 3000), num_resamples=9)
+    assert 0.4 < found.value < 0.6 and 0.4 < fewer.value < 0.6
+
+
 def test_people_without_images_of_both_kinds_are_left_out():
     samples, ids = people(0, 3, 2)
     real, real_ids = people(1, 2, 2)
