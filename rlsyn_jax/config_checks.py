@@ -19,6 +19,7 @@ from rlsyn_jax.config import (
     PATH_SOURCES,
     PRIVACY_ATTACKS,
     ConfigError,
+    default_config,
     field,
 )
 from rlsyn_jax.data.rand_augment import MAX_MAGNITUDE
@@ -143,6 +144,16 @@ _CHOICES = {
 }
 
 
+# What a field may hold, by the kind of its default.
+_KINDS = (
+    (bool, "True or False"),
+    (int | float, "a number"),
+    (str, "a text"),
+    (tuple | list, "a tuple"),
+    (ConfigDict, "a ConfigDict of fields"),
+)
+
+
 def validate(config: ConfigDict) -> None:
     """Checks every field's range and the fields that must fit together.
 
@@ -152,6 +163,8 @@ def validate(config: ConfigDict) -> None:
     Raises:
         ConfigError: names the field, its value and what would be right.
     """
+
+    _check_kinds(config, default_config())
 
     def require(condition: bool, path: str, rule: str) -> None:
         if not condition:
@@ -350,6 +363,25 @@ def validate(config: ConfigDict) -> None:
     sets = config.evaluate.verification_sets
     known = isinstance(sets, tuple) and all(isinstance(each, str) for each in sets)
     require(known, "evaluate.verification_sets", "a tuple such as ('lfw.bin', 'rfw:RFW')")
+
+
+def _check_kinds(config: ConfigDict, default: ConfigDict, prefix: str = "config.") -> None:
+    """Checks that every field is there, and is of its default's kind."""
+    for name, usual in default.items():
+        path = prefix + name
+        if name not in config:
+            raise ConfigError(
+                f"{path} is missing; a config file starts from rlsyn_jax.config.default_config() "
+                "and changes fields"
+            )
+        value = config[name]
+        kind, called = next((kind, called) for kind, called in _KINDS if isinstance(usual, kind))
+        # True and False are whole numbers to Python.
+        if not isinstance(value, kind) or isinstance(value, bool) != isinstance(usual, bool):
+            raise ConfigError(f"{path} is {value!r}; it must be {called}")
+        # Rewards are the user's to add and to leave out.
+        if isinstance(usual, ConfigDict) and path != "config.rewards":
+            _check_kinds(value, usual, f"{path}.")
 
 
 def _is_selection(names: object, choices: tuple[str, ...]) -> bool:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from rlsyn_jax.config_checks import validate
+from rlsyn_jax.config_files import described, line_in, told
 from rlsyn_jax.stages.stage_record import StageError
-from rlsyn_jax.training.preemption import EXIT_CODE, Preempted, end_if_preempted, listen
+from rlsyn_jax.training.preemption import Preempted, end_if_preempted, exit_code, listen
 from rlsyn_jax.training.processes import is_primary, join_processes
 
 STAGES = ("pretrain", "adapt", "reinforce", "synthesize", "recognize", "evaluate", "report")
@@ -50,28 +53,55 @@ def main(argv: list[str]) -> None:
                 run_stage(stage, _CONFIG.value, workdir)
                 end_if_preempted(f"stage {stage}")
     except Preempted:
-        sys.exit(EXIT_CODE)
+        sys.exit(exit_code())
+    except KeyboardInterrupt:  # Before the run has begun to listen, or among several processes.
+        sys.exit(128 + signal.SIGINT)
     except (ValueError, FloatingPointError, StageError, OSError) as error:
         # What a user can mend is told in one message; --verbosity=1 shows where it arose.
         logging.debug("details", exc_info=True)
         sys.exit(f"error: {error}")
 
 
-def parse_flags(argv: list[str]) -> list[str]:
-    """Reads the command line; what is wrong with it is told in one message."""
+def parse_flags(argv: Sequence[str]) -> list[str]:
+    """Reads the command line; what is wrong with it or the config file is told in one message."""
+    path = _config_file(argv)
+    if path and not Path(path).is_file():
+        sys.exit(f"error: --config: No such file: {path!r}")
     try:
         return flags.FLAGS(argv)
     except flags.Error as error:
+        # Of what a config file raises itself, ml_collections gives the whole traceback.
         last = str(error).strip().splitlines()[-1]
-        # Of a config file's own ValueError, ml_collections gives the whole traceback.
-        sys.exit(f"error: {last if last.startswith('ValueError: ') else error}")
-    except (AttributeError, KeyError) as error:
+        if last.startswith("ValueError: "):
+            sys.exit(f"error: {last}")
+        raised = error.__cause__ or error.__context__
+        if path and raised and line_in(raised, path):
+            sys.exit(f"error: {told(raised, path)}")
+        sys.exit(f"error: {error}")
+    except Exception as error:  # A config file is a program, and can fail as any does.
+        if path and line_in(error, path):
+            sys.exit(f"error: {told(error, path)}")
+        if "has no attribute 'get_config'" in str(error):
+            sys.exit(f"error: {path} defines no function get_config, which returns the config")
         # ml_collections raises these for a field that the config does not have.
-        while error.args and isinstance(error.args[0], Exception):
-            error = error.args[0]
-        if "ml_collections" not in traceback.extract_tb(error.__traceback__)[-1].filename:
+        unknown = isinstance(error, AttributeError | KeyError)
+        if not unknown or "ml_collections" not in _last_file(error):
             raise
-        sys.exit(f"error: the config has no field {' '.join(str(error.args[0]).split())}")
+        sys.exit(f"error: {described(error)}")
+
+
+def _config_file(argv: Sequence[str]) -> str:
+    """Returns the path that --config names; "" where it is not given."""
+    for argument, following in zip(argv[1:], [*argv[2:], ""]):
+        name, equals, value = argument.lstrip("-").partition("=")
+        if argument.startswith("-") and name == "config":
+            return (value if equals else following).partition(":")[0]
+    return ""
+
+
+def _last_file(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    return frames[-1].filename if frames else ""
 
 
 if __name__ == "__main__":

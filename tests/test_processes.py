@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import pytest
 
+from rlsyn_jax.data.synthetic_writer import read_manifest
 from rlsyn_jax.stages.assembled_policy import make_policy
 from rlsyn_jax.training import processes
 from rlsyn_jax.training.checkpoints import CheckpointStore, restore_params
@@ -186,6 +187,12 @@ def places_of_two() -> list[dict[str, str]]:
         address = f"localhost:{free.getsockname()[1]}"
     run = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
     return [run | {"JAX_PROCESS_ID": str(number)} for number in range(2)]
+
+
+def images_of(journal) -> list[tuple[str, int]]:
+    """The images that a process has written or left out, in a data set of samples."""
+    rows = map(json.loads, journal.read_text().splitlines())
+    return [(row["identity"], row["number"]) for row in rows]
 
 
 def start_two(program, workdir, *flags, fields):
@@ -368,22 +375,47 @@ def test_two_processes_write_every_file_once(program, one, two):
         return sorted(path for path in paths if not any(part in path for part in left))
 
     workdir, _ = two
-    assert files(one) == files(workdir)
+    journals = ["synthesize/cold_start/journal-1.jsonl", "synthesize/reinforced/journal-1.jsonl"]
+    assert files(workdir) == sorted(files(one) + journals)
     for name in ("cold_start", "reinforced"):
-        journals = [
-            (w / "synthesize" / name / "journal.jsonl").read_text().splitlines()
-            for w in (one, workdir)
-        ]
-        places = [
-            [(row["identity"], row["number"]) for row in map(json.loads, lines)]
-            for lines in journals
-        ]
-        assert places[0] == places[1] and len(set(places[1])) == len(places[1]) > 0
+        folders = [w / "synthesize" / name for w in (one, workdir)]
+        alone, first, second = (
+            images_of(folder / journal)
+            for folder, journal in zip(
+                (*folders, folders[1]), ("journal.jsonl", "journal.jsonl", "journal-1.jsonl")
+            )
+        )
+        assert first and second and sorted(first + second) == sorted(alone)
+        columns = [read_manifest(folder) for folder in folders]
+        for column in ("identity", "file", "seed", "checkpoint"):
+            assert columns[0][column] == columns[1][column]
     before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}
     for log in run_two(program, workdir, fields=FIELDS):
         assert log.count("nothing to do") == 7
     after = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}
     assert before == after
+
+
+@pytest.mark.slow
+def test_one_process_goes_on_with_the_data_set_that_two_had_begun(program, two, tmp_path):
+    done, _ = two
+    for stage in ("pretrain", "adapt", "reinforce"):
+        shutil.copytree(done / stage, tmp_path / stage)
+    folder = tmp_path / "synthesize" / "cold_start"
+    running = start_two(program, tmp_path, "--stages=synthesize", fields=FIELDS)
+    wait_until(program, running, lambda: (folder / "journal-1.jsonl").exists())
+    end(program, running)
+    begun = images_of(folder / "journal-1.jsonl")
+    assert begun and not (folder / "manifest.parquet").exists()
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("*/*.png")}
+    alone = [program.start(tmp_path, "--stages=synthesize", fields=FIELDS, devices=4)]
+    wait_until(program, alone, lambda: alone[0].poll() == 0)
+    kept = [time for path, time in before.items() if path.stat().st_mtime_ns == time]
+    assert len(kept) >= len(begun)
+    for name in ("cold_start", "reinforced"):
+        columns = [read_manifest(w / "synthesize" / name) for w in (done, tmp_path)]
+        for column in ("identity", "file", "seed"):
+            assert columns[0][column] == columns[1][column]
 
 
 @pytest.mark.slow

@@ -2,7 +2,8 @@
 
 DIRECTORY/IDENTITY/NUMBER.png (or .jpg) as ImageFolder-style tools expect, manifest.parquet with one
 row an image, README.md as the data card. journal.jsonl says, while the data set is being written,
-which images are done; it stays as the record of what was left out.
+which images are done; it stays as the record of what was left out. Where several processes draw
+images, each has a journal of its own.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,10 +27,9 @@ from rlsyn_jax.data.identity_dataset import IdentityDataset
 from rlsyn_jax.data.image_decoding import decode_image
 from rlsyn_jax.data.published_splits import listed_file
 from rlsyn_jax.training.atomic_files import storage_error, write_bytes, write_text
-from rlsyn_jax.training.processes import is_primary
+from rlsyn_jax.training.processes import gathered, is_primary
 
 MANIFEST = "manifest.parquet"
-_JOURNAL = "journal.jsonl"
 IDENTITIES = b"identity_names"
 MOST_PEOPLE = 9999  # Of Market-1501's names, which have four digits.
 _FORMATS = {"png": ("PNG", {}), "jpg": ("JPEG", {"quality": 95, "subsampling": 0})}
@@ -46,7 +47,12 @@ class SyntheticDatasetWriter:
     """
 
     def __init__(
-        self, directory: str | Path, *, identity_names: tuple[str, ...], image_format: str = "png"
+        self,
+        directory: str | Path,
+        *,
+        identity_names: tuple[str, ...],
+        image_format: str = "png",
+        divided: bool = False,
     ):
         """Opens or makes the folder.
 
@@ -54,6 +60,8 @@ class SyntheticDatasetWriter:
             directory: folder of the data set.
             identity_names: every identity, in the order of the labels.
             image_format: "png" or "jpg".
+            divided: each process of the run writes images of its own, and `gather` tells all of
+                them; else all are given the same images, and the first one writes them.
 
         Raises:
             ValueError: unknown format, or identity names that are empty or given twice.
@@ -65,12 +73,15 @@ class SyntheticDatasetWriter:
         self._identity_names = tuple(identity_names)
         self._image_format = image_format
         self._directory = Path(directory)
-        self._journal = self._directory / _JOURNAL
+        self._divided, self._appended = divided, []
+        own = "" if is_primary() else f"-{jax.process_index()}"
+        self._journal = self._directory / f"journal{own}.jsonl"
         self.records: dict[tuple[str, int], dict] = {}
         self.rejected: dict[tuple[str, int], dict] = {}
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
-            self._read_journal()
+            for journal in sorted(self._directory.glob("journal*.jsonl")):
+                self._read_journal(journal)
         except OSError as error:
             raise storage_error(self._journal, error) from error
 
@@ -100,15 +111,22 @@ class SyntheticDatasetWriter:
                 f"image must be uint8 [height, width, 1 or 3], got {image.dtype} {image.shape}"
             )
         file = f"{self._folders[identity]}/{number:05d}.{self._image_format}"
-        write_bytes(self._directory / file, _encode(image, self._image_format))
-        row = {"identity": identity, "file": file, **entry}
-        self._append({"number": number, **row})
-        self.records[identity, number] = row
+        content = _encode(image, self._image_format)
+        write_bytes(self._directory / file, content, by_every_process=self._divided)
+        self._append({"number": number, "identity": identity, "file": file, **entry})
 
     def reject(self, identity: str, number: int, entry: Mapping[str, Any]) -> None:
         """Notes that an image was left out; `entry` says what it was."""
         self._append({"number": number, "identity": identity, "left_out": True, **entry})
-        self.rejected[identity, number] = dict(entry)
+
+    def gather(self) -> None:
+        """Tells every process what each has written and left out; all must call it.
+
+        It needs no file of another process, which shared file systems show late.
+        """
+        for content in gathered(b"".join(self._appended)):
+            for line in content.splitlines():
+                self._note(json.loads(line))
 
     def finish(self, *, card: str, metadata: Mapping[str, str]) -> None:
         """Writes the manifest, ordered by identity and number, and the data card.
@@ -133,28 +151,34 @@ class SyntheticDatasetWriter:
         # Last: a data set with a manifest is a complete one.
         write_bytes(self._directory / MANIFEST, sink.getvalue())
 
-    def _read_journal(self) -> None:
-        if not self._journal.exists():
-            return
-        content = self._journal.read_bytes()
-        whole = content.rpartition(b"\n")[0]
-        if len(whole) + 1 < len(content) or not content.endswith(b"\n"):
-            # A kill while a line was written leaves half of it.
-            write_bytes(self._journal, whole + b"\n" if whole else b"")
+    def _read_journal(self, journal: Path) -> None:
+        content = journal.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        if len(whole) < len(content) and journal == self._journal:
+            # A kill while a line was written leaves a part of it.
+            write_bytes(journal, whole, by_every_process=True)
         for line in whole.splitlines():
             row = json.loads(line)
-            key = row["identity"], row.pop("number")
-            if row.pop("left_out", False):
-                self.rejected[key] = row
-            elif (self._directory / row["file"]).is_file():
-                self.records[key] = row
+            if row.get("left_out") or (self._directory / row["file"]).is_file():
+                self._note(row)
+
+    def _note(self, row: dict) -> None:
+        key = row["identity"], row.pop("number")
+        if row.pop("left_out", False):
+            self.rejected[key] = row
+        else:
+            self.records[key] = row
 
     def _append(self, row: dict) -> None:
-        if not is_primary():
+        line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
+        self._note(row)
+        if not (self._divided or is_primary()):
             return
+        if self._divided:
+            self._appended.append(line)
         try:
             with open(self._journal, "ab") as file:
-                file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+                file.write(line)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:

@@ -1,9 +1,10 @@
-"""Unit embeddings of images by a trained recogniser."""
+"""Unit embeddings of images by a trained recogniser, on all devices of this process."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +14,9 @@ from rlsyn_jax.data.identity_dataset import to_device_range
 from rlsyn_jax.recognition.losses import unit
 from rlsyn_jax.recognition.networks import embedding_width
 from rlsyn_jax.recognition.recognizer import Network
+from rlsyn_jax.training.meshes import batch_sharding, make_mesh, replicated
 
-_BATCH = 128
+_BATCH = 128  # Images that a device embeds at once.
 
 
 def make_embed(model: Network, variables: dict) -> Callable[[jax.Array], jax.Array]:
@@ -59,10 +61,9 @@ def embed_images(
         float32 [n, d], of length 1.
     """
     weights = _weights(variables)
-    embeddings = _batches(images, lambda batch: _embed_batch(model, with_mirror, weights, batch))
-    if embeddings is None:
+    if not len(images):
         return np.zeros((0, embedding_width(model, weights, images.shape[1:])), np.float32)
-    return embeddings
+    return _batches(images, weights, functools.partial(_embed_batch, model, with_mirror))
 
 
 def class_logits(
@@ -79,27 +80,32 @@ def class_logits(
     Returns:
         float32 [n, identities], before the softmax, without CosFace's margin.
     """
-    weights, classifier = _weights(variables), variables["params"]["classifier"]
-    if cosine_scale is not None:
+    classifier, is_cosine = variables["params"]["classifier"], cosine_scale is not None
+    if is_cosine:
         classifier = cosine_scale * unit(classifier, axis=0)
-    is_cosine = cosine_scale is not None
-    return _batches(
-        images, lambda batch: _classify_batch(model, is_cosine, weights, classifier, batch)
-    )
+    weights = _weights(variables), classifier
+    return _batches(images, weights, functools.partial(_classify_batch, model, is_cosine))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _classify_batch(model, is_cosine, weights, classifier, images):
+def _classify_batch(model, is_cosine, weights, images):
+    weights, classifier = weights
     neck = model.apply(weights, to_device_range(images), train=False)[1].astype(jnp.float32)
     return jnp.dot(unit(neck) if is_cosine else neck, classifier, precision="highest")
 
 
-def _batches(images: np.ndarray, compute: Callable) -> np.ndarray | None:
-    """Returns what is computed of all images, None of no image; one program serves all batches."""
+def _batches(images: np.ndarray, weights: Any, compute: Callable) -> np.ndarray:
+    """Returns what compute(weights, batch) gives of all images; one program serves all batches."""
+    mesh = make_mesh(devices=jax.local_devices())
+    weights = jax.device_put(weights, replicated(mesh))
+    # Few images share one device's batch, which would be mostly padding otherwise.
+    few = len(images) < _BATCH * mesh.size
+    size = mesh.size * (-(-_BATCH // mesh.size) if few else _BATCH)
     parts = []
-    for first in range(0, len(images), _BATCH):
-        batch = images[first : first + _BATCH]
-        padded = np.zeros((_BATCH, *images.shape[1:]), np.uint8)
+    for first in range(0, len(images), size):
+        batch = images[first : first + size]
+        padded = np.zeros((size, *images.shape[1:]), np.uint8)
         padded[: len(batch)] = batch
-        parts.append(np.asarray(compute(padded))[: len(batch)])
-    return np.concatenate(parts) if parts else None
+        computed = compute(weights, jax.device_put(padded, batch_sharding(mesh)))
+        parts.append(np.asarray(computed)[: len(batch)])
+    return np.concatenate(parts)

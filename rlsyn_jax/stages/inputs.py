@@ -38,6 +38,9 @@ _READERS = {
     "veri776": read_veri776,
 }
 GENERAL_FIELDS = ("general_data", "image")
+# The target that was read last, by what it was made from and where it is cached: nearly every stage
+# asks for it, and decoding it, or drawing it, takes a while.
+_target: dict[tuple[str, Path], IdentityDataset] = {}
 
 
 def load_target(config: ConfigDict, workdir: Path) -> tuple[IdentityDataset, Splits]:
@@ -136,6 +139,24 @@ def train_labels(dataset: IdentityDataset, splits: Splits) -> tuple[np.ndarray, 
 
 def _load(config: ConfigDict, section: str, workdir: Path) -> IdentityDataset:
     source, image = config[section], config.image
+    files = source_files(config, section) if source.source in PATH_SOURCES else []
+    made_from = fingerprint([plain(source), plain(image), files])
+    cache = Path(source.cache) if source.cache else Path(workdir) / "data"
+    if section != "data":
+        return _make(config, section, cache, made_from)
+    key = made_from, cache.absolute()
+    if key not in _target:
+        dataset = _make(config, section, cache, made_from)
+        if isinstance(dataset.images, np.ndarray):
+            dataset.images.setflags(write=False)  # Other stages will have the same array.
+        _target.clear()
+        _target[key] = dataset
+    return _target[key]
+
+
+def _make(config: ConfigDict, section: str, cache: Path, made_from: str) -> IdentityDataset:
+    """Draws or reads the data set of a section, and keeps of it whom the section asks for."""
+    source, image = config[section], config.image
     if source.source == "procedural":
         dataset, _ = make_procedural_dataset(
             num_identities=source.num_identities,
@@ -146,11 +167,6 @@ def _load(config: ConfigDict, section: str, workdir: Path) -> IdentityDataset:
             name="procedural people",
         )
         return dataset
-    made_from_files = []
-    if source.source in PATH_SOURCES:
-        made_from_files = source_files(config, section)
-    made_from = fingerprint([plain(source), plain(image), made_from_files])
-    cache = Path(source.cache) if source.cache else Path(workdir) / "data"
     dataset = cached_dataset(lambda: _read(source, image), cache, made_from)
     counted = dataset.identities
     if dataset.subsets is not None:

@@ -27,7 +27,7 @@ from rlsyn_jax.stages.prior_classes import (
 from rlsyn_jax.stages.stage_record import StageRecord
 from rlsyn_jax.training.metrics import Progress
 from rlsyn_jax.training.preemption import end_if_preempted
-from rlsyn_jax.training.processes import barrier
+from rlsyn_jax.training.processes import barrier, own_share
 
 STAGE, FOLDER = "pretrain", "prior"
 
@@ -61,7 +61,10 @@ def write_prior_people(config: ConfigDict, record: StageRecord) -> dict:
     means = looks_of_people(reward, real.images, real_labels)
     names = tuple(general.identity_names[person] for person in chosen)
     writer = SyntheticDatasetWriter(
-        record.directory / FOLDER, identity_names=names, image_format=settings.image_format
+        record.directory / FOLDER,
+        identity_names=names,
+        image_format=settings.image_format,
+        divided=True,
     )
     barrier("synthesize prior: every process has read the journal")
     sampler, key = make_sampler(config, known), jax.random.key(config.seed + 11)
@@ -69,32 +72,41 @@ def write_prior_people(config: ConfigDict, record: StageRecord) -> dict:
     at_once = max(1, settings.batch_size // settings.images)
     sample = in_batches(sampler, params, key, at_once * settings.images)
     drawn = settings.images * settings.candidates
+
+    def write_people(first: int) -> None:
+        """Draws people from number `first` on, and writes what is not there of them."""
+        people = np.arange(first, min(first + at_once, number))
+        if all(writer.existing(names[i], n) for i in people for n in range(settings.images)):
+            return
+        labels = np.repeat(people, drawn)
+        numbers = labels * drawn + np.tile(np.arange(drawn), len(people))
+        images = sample(numbers, chosen[labels].astype(np.int32))
+        alike = np.einsum("nd,nd->n", embed_images(reward, images), means[labels])
+        for place, person in enumerate(people):
+            own = np.arange(place * drawn, (place + 1) * drawn)
+            best = own[np.argsort(-alike[own], kind="stable")[: settings.images]]
+            for image_number, row in enumerate(best):
+                if writer.existing(names[person], image_number):
+                    continue
+                entry = {
+                    "label": int(person),
+                    "seed": int(numbers[row]),
+                    "checkpoint": STAGE,
+                    "reward_likeness": float(alike[row]),
+                }
+                writer.write_image(names[person], image_number, images[row], entry)
+        record.note_time()
+
     progress = Progress(
         "synthesize prior", number, first_step=0, every_seconds=config.log_every_seconds
     )
-    for first in range(0, number, at_once):
-        people = np.arange(first, min(first + at_once, number))
-        if not all(writer.existing(names[i], n) for i in people for n in range(settings.images)):
-            labels = np.repeat(people, drawn)
-            numbers = labels * drawn + np.tile(np.arange(drawn), len(people))
-            images = sample(numbers, chosen[labels].astype(np.int32))
-            alike = np.einsum("nd,nd->n", embed_images(reward, images), means[labels])
-            for place, person in enumerate(people):
-                own = np.arange(place * drawn, (place + 1) * drawn)
-                best = own[np.argsort(-alike[own], kind="stable")[: settings.images]]
-                for image_number, row in enumerate(best):
-                    if writer.existing(names[person], image_number):
-                        continue
-                    entry = {
-                        "label": int(person),
-                        "seed": int(numbers[row]),
-                        "checkpoint": STAGE,
-                        "reward_likeness": float(alike[row]),
-                    }
-                    writer.write_image(names[person], image_number, images[row], entry)
-            record.note_time()
-        progress.update(int(people[-1]) + 1)
-        end_if_preempted(f"synthesize prior, {people[-1] + 1} people,")
+    for turn, part in enumerate(own_share(-(-number // at_once)), 1):
+        if part is not None:
+            write_people(part * at_once)
+        done = min(turn * jax.process_count() * at_once, number)
+        progress.update(done)
+        end_if_preempted(f"synthesize prior, {done} people,")
+    writer.gather()
     writer.finish(card=_card(config, writer), metadata={"config": config.name})
     barrier("synthesize prior: the data set is on disk")
     made, _ = load_synthetic(record.directory / FOLDER)

@@ -7,7 +7,7 @@ An image that lies closer to a real one than held-out real images do, by the jud
 a near copy: it is passed over for another candidate or drawn again with another seed, and where
 there is nothing else it is left out and counted. A gate says whether a recogniser that had no part
 in making the images would know the people in them. People who do not exist, and the prior's own,
-have data sets of their own.
+have data sets of their own. The processes of a run share the people.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from rlsyn_jax.stages.training_starts import training_starts
 from rlsyn_jax.training.atomic_files import write_json
 from rlsyn_jax.training.metrics import Progress
 from rlsyn_jax.training.preemption import end_if_preempted
-from rlsyn_jax.training.processes import barrier
+from rlsyn_jax.training.processes import barrier, own_share
 
 FIELDS = (
     *TARGET_FIELDS,
@@ -172,7 +172,10 @@ def _write_dataset(
     directory = record.directory / name
     identity_names = tuple(dataset.identity_names[i] for i in splits.train_identities)
     writer = SyntheticDatasetWriter(
-        directory, identity_names=identity_names, image_format=settings.image_format
+        directory,
+        identity_names=identity_names,
+        image_format=settings.image_format,
+        divided=True,
     )
     barrier(f"synthesize {name}: every process has read the journal")
     # Whole people at a time: set-level rewards belong to a person's set.
@@ -196,16 +199,14 @@ def _write_dataset(
         made_by = f" They are the best of {candidates} times as many, by the run's rewards."
     else:
         draw = _redraw_near_copies(config, sample, scores, num_classes)
-    progress = Progress(
-        f"synthesize {name}", num_classes, first_step=0, every_seconds=config.log_every_seconds
-    )
-    for first in range(0, num_classes, people):
+
+    def write_people(first: int) -> None:
+        """Draws people from number `first` on, and writes what is not there of them."""
         identities = np.arange(first, first + people) % num_classes
         fresh = min(people, num_classes - first)
         wanted = [(i, n) for i in identities[:fresh] for n in range(settings.images)]
         if all(writer.existing(identity_names[i], n) for i, n in wanted):
-            progress.update(first + fresh)
-            continue
+            return
         images, seeds, distances, near = draw(identities)
         rewards = scores.rewards(images, identities)
         rewards = {reward: values.reshape(-1) for reward, values in rewards.items()}
@@ -222,8 +223,17 @@ def _write_dataset(
             elif not writer.existing(identity, number):
                 writer.write_image(identity, number, images[row], entry)
         record.note_time()
-        progress.update(first + fresh)
-        end_if_preempted(f"synthesize {name}, {first + fresh} people,")
+
+    progress = Progress(
+        f"synthesize {name}", num_classes, first_step=0, every_seconds=config.log_every_seconds
+    )
+    for turn, part in enumerate(own_share(-(-num_classes // people)), 1):
+        if part is not None:
+            write_people(part * people)
+        done = min(turn * jax.process_count() * people, num_classes)
+        progress.update(done)
+        end_if_preempted(f"synthesize {name}, {done} people,")
+    writer.gather()
     counts |= {
         "images": len(writer.records),
         "near_copies_left_out": num_classes * settings.images - len(writer.records),

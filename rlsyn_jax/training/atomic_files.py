@@ -1,6 +1,6 @@
 """Files that are either whole or not there: written beside, synced, then renamed.
 
-Of several processes of a run the first one writes, and the others return.
+Of several processes of a run the first one writes, and the others return, unless each is to.
 """
 
 from __future__ import annotations
@@ -22,13 +22,18 @@ class StorageError(OSError):
     """A folder cannot hold what the run wants to write; the message says what to do."""
 
 
-def write_bytes(path: str | Path, content: bytes) -> None:
+def write_bytes(path: str | Path, content: bytes, *, by_every_process: bool = False) -> None:
     """Writes a whole file atomically.
+
+    Args:
+        path: of the file; its folder is made where missing.
+        content: of it.
+        by_every_process: not by the first one alone; paths then differ between processes.
 
     Raises:
         StorageError: the disk is full, or the folder cannot be written.
     """
-    if is_primary():
+    if by_every_process or is_primary():
         _write(Path(path), content)
 
 

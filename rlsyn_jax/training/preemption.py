@@ -1,13 +1,14 @@
 """What a run does when its machine is taken away: it saves, and ends so that launchers restart it.
 
-Schedulers send SIGTERM some time before they kill. Training loops ask after every step whether it
-has come, save that step and end the process with the code of a process that SIGTERM ended, which
-launchers take for one to be started again.
+Schedulers send SIGTERM some time before they kill, and who sits before it types Ctrl-C. Training
+loops ask after every step whether a signal has come, save that step and end the process with the
+code of a process that the signal ended, which launchers take for one to be started again.
 """
 
 from __future__ import annotations
 
 import itertools
+import os
 import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -19,8 +20,9 @@ from jax.experimental import multihost_utils
 if TYPE_CHECKING:  # The command is to answer before Orbax is loaded.
     from rlsyn_jax.training.checkpoints import CheckpointStore
 
-EXIT_CODE = 128 + signal.SIGTERM
-_received = []
+EXIT_CODE = 128 + signal.SIGTERM  # What schedulers' signal ends a run with.
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_received: list[signal.Signals] = []
 _asked = itertools.count(1)  # Processes agree about the number of the question to stop at.
 
 
@@ -29,18 +31,28 @@ class Preempted(Exception):
 
 
 def listen() -> None:
-    """Notes the first SIGTERM from now on instead of dying of it; call in the main thread.
+    """Notes the first signal from now on instead of dying of it; call in the main thread.
 
-    Among several processes jax's own service listens, so that all end at the same step.
+    Among several processes jax's own service listens for SIGTERM, so that all end at the same step.
     """
 
     def note(number, frame):
-        _received.append(number)
-        # Whoever sends it twice does not want to wait.
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _received.append(signal.Signals(number))
+        # Whoever sends a second one does not want to wait.
+        for each in _SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
+        if number == signal.SIGINT:
+            # Not through logging, in the midst of which this may be.
+            os.write(2, b"\nCtrl-C: saves what is under way and ends; once more ends at once\n")
 
     if not jax.distributed.is_initialized():
-        signal.signal(signal.SIGTERM, note)
+        for each in _SIGNALS:
+            signal.signal(each, note)
+
+
+def exit_code() -> int:
+    """Returns the code of a process that was ended by the signal that came."""
+    return 128 + _received[0] if _received else EXIT_CODE
 
 
 def end_if_preempted(
@@ -54,7 +66,7 @@ def end_if_preempted(
         store: is still writing what was saved, perhaps.
 
     Raises:
-        Preempted: where SIGTERM has come, when everything is on disk.
+        Preempted: where a signal has come, when everything is on disk.
     """
     number = next(_asked)
     if jax.distributed.is_initialized():
@@ -67,5 +79,6 @@ def end_if_preempted(
         save()
     if store is not None:
         store.wait_until_finished()
-    logging.warning("SIGTERM: %s is on disk; the same command goes on from there", what)
+    name = (_received or _SIGNALS)[0].name
+    logging.warning("%s: %s is on disk; the same command goes on from there", name, what)
     raise Preempted

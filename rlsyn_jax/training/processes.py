@@ -1,8 +1,8 @@
 """How the processes of one run find each other, and what they do together.
 
 Every process runs the same program on the same files. Training is one computation on the devices of
-all; what is small (evaluation, pictures, the report) each process computes alone, and the first one
-writes it down.
+all; samples are drawn by each process for people of its own; what is small (evaluation, pictures,
+the report) each process computes alone, and the first one writes it down.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 from typing import Any
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 # Set by a launcher where a run has several processes; jax knows how to read the rest from it.
@@ -121,3 +122,28 @@ def agreed(values: Any) -> Any:
         return values
     received = multihost_utils.broadcast_one_to_all(values)
     return jax.tree.map(lambda value, new: type(value)(new), values, received)
+
+
+def own_share(number: int) -> list[int | None]:
+    """Returns which of so many pieces of work this process does, by their numbers.
+
+    Returns:
+        As many turns in every process, so that all can ask something of each other after each; None
+        is a turn without work, at the end.
+    """
+    if not jax.distributed.is_initialized():
+        return list(range(number))
+    count = jax.process_count()
+    turns = range(jax.process_index(), -(-number // count) * count, count)
+    return [turn if turn < number else None for turn in turns]
+
+
+def gathered(content: bytes) -> list[bytes]:
+    """Returns what each process has given, in the order of the processes; all must call it."""
+    if not jax.distributed.is_initialized():
+        return [content]
+    lengths = multihost_utils.process_allgather(np.array([len(content)], np.int32)).reshape(-1)
+    padded = np.zeros(max(1, lengths.max()), np.uint8)
+    padded[: len(content)] = np.frombuffer(content, np.uint8)
+    received = np.asarray(multihost_utils.process_allgather(padded)).reshape(len(lengths), -1)
+    return [row[:length].tobytes() for row, length in zip(received, lengths)]
