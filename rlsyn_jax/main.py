@@ -59,7 +59,17 @@ def main(argv: list[str]) -> None:
     except (ValueError, FloatingPointError, StageError, OSError) as error:
         # What a user can mend is told in one message; --verbosity=1 shows where it arose.
         logging.debug("details", exc_info=True)
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {error}{_how_to_mend(error)}")
+
+
+def _how_to_mend(error: Exception) -> str:
+    """Returns what to do about a file that a complete stage had written, and that is gone."""
+    workdir, path = Path(_WORKDIR.value or ".").absolute(), getattr(error, "filename", None)
+    if not isinstance(error, FileNotFoundError) or not path:
+        return ""
+    if not Path(path).is_relative_to(workdir):
+        return ""
+    return f"; delete {workdir / Path(path).relative_to(workdir).parts[0]} to make it anew"
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
@@ -74,10 +84,10 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
         last = str(error).strip().splitlines()[-1]
         if last.startswith("ValueError: "):
             sys.exit(f"error: {last}")
-        raised = error.__cause__ or error.__context__
-        if path and raised and line_in(raised, path):
-            sys.exit(f"error: {told(raised, path)}")
-        sys.exit(f"error: {error}")
+        raised = error if path else None
+        while raised is not None and not line_in(raised, path):
+            raised = raised.__cause__ or raised.__context__
+        sys.exit(f"error: {told(raised, path) if raised else error}")
     except Exception as error:  # A config file is a program, and can fail as any does.
         if path and line_in(error, path):
             sys.exit(f"error: {told(error, path)}")

@@ -251,9 +251,10 @@ def test_a_stage_without_its_input_is_refused(refusal, tmp_path, stage):
     assert not (tmp_path / stage).exists()
 
 
-def test_a_damaged_record_is_refused(refusal, tmp_path):
+@pytest.mark.parametrize("content", ['{"stage": "pre', "[]", '{"stage": "pretrain"}', "[" * 9999])
+def test_a_damaged_record_is_refused(refusal, tmp_path, content):
     (tmp_path / "pretrain").mkdir()
-    (tmp_path / "pretrain" / "stage.json").write_text('{"stage": "pre')
+    (tmp_path / "pretrain" / "stage.json").write_text(content)
     message = refusal(tmp_path)
     assert re.search("stage.json is damaged .*; delete the folder .*pretrain and run", message)
 
@@ -266,7 +267,7 @@ def test_a_read_only_place_is_refused(refusal, mounted, tmp_path):
 
 def test_a_file_in_the_way_is_refused(refusal, tmp_path):
     (tmp_path / "run").write_text("")
-    assert "a part of the path is a file; choose another --workdir" in refusal(tmp_path / "run")
+    assert "a part of the path is a file; choose another folder" in refusal(tmp_path / "run")
 
 
 def test_a_small_disk_is_refused(refusal, mounted, tmp_path):

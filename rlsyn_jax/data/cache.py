@@ -79,9 +79,10 @@ def cached_dataset(
             if damaged:
                 os.replace(folder, Path(temporary) / "damaged")
             _move_unless_present(written, folder)
-    except OSError as error:
+    except Exception as error:  # What writes the records raises other kinds than OSError, too.
+        said = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         raise ValueError(
-            f"The data set {dataset.name!r} cannot be cached in {cache_dir}: {error}. Expected a "
+            f"The data set {dataset.name!r} cannot be cached in {cache_dir}: {said}. Expected a "
             "folder that this user may write, with enough free space."
         ) from error
     return _read(folder) if large else dataset

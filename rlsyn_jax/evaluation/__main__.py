@@ -38,7 +38,7 @@ from rlsyn_jax.evaluation import (
     command_run,
     command_verification,
 )
-from rlsyn_jax.training.atomic_files import write_json, write_text
+from rlsyn_jax.training.atomic_files import check_takes_file, write_json, write_text
 
 # Each adds a parser, whose default `measure` maps the options to a Measured.
 _COMMANDS = (command_ranking, command_verification, command_privacy, command_run)
@@ -52,6 +52,10 @@ def main(arguments: list[str] | None = None) -> None:
         if options.report and options.report.resolve() == options.output.resolve():
             raise ValueError(f"--report and --output are both {options.output}; choose two names")
         _check_kept(options)
+        # Now, and not when everything is measured.
+        for target in (options.output, options.report):
+            if target:
+                check_takes_file(target)
         measured = options.measure(options)
         page = measured.page() if options.report else None
         width = max(len(name) for name, _ in measured.rows)

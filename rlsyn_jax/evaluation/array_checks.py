@@ -49,6 +49,13 @@ def checked_labels(name: str, labels: np.ndarray, number: int) -> np.ndarray:
         raise ValueError(f"{name}: expected one of each of {number} images, got {labels.shape}")
     if labels.dtype.kind not in "biuf" or not (np.isfinite(labels) & (labels == labels // 1)).all():
         raise ValueError(f"{name}: must be whole numbers, got {labels.dtype}")
+    # Beyond, different numbers would become the same.
+    bits = 53 if labels.dtype.kind == "f" else 63
+    if labels.size and not (-(2**bits) <= labels.min() and labels.max() < 2**bits):
+        raise ValueError(
+            f"{name}: must be -2**{bits} to 2**{bits} - 1 as {labels.dtype}, got {labels.min()} to "
+            f"{labels.max()}"
+        )
     return labels.astype(np.int64)
 
 

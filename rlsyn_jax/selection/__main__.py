@@ -33,6 +33,7 @@ from rlsyn_jax.selection.manifest_selection import (
     select_rows,
     write_manifest,
 )
+from rlsyn_jax.training.atomic_files import check_takes_file
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -49,6 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
             if given and output.resolve() == Path(given).resolve():
                 raise ValueError(f"--output is {output}, which --{name} reads; choose another")
         table = read_manifest_rows(path)
+        check_takes_file(output)
         embeddings = _of_run(options, path) if options.workdir else _of_files(options, table)
         if options.images is None:
             raise ValueError("--images is missing: how many images are kept of each identity")

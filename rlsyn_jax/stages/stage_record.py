@@ -22,6 +22,8 @@ from rlsyn_jax.training.processes import barrier
 
 _NEVER = object()
 _DATA = ("data", "general_data")
+# What every stage.json has.
+_PARTS = {"config": dict, "inputs": dict, "fingerprint": str, "complete": bool}
 
 
 class StageError(RuntimeError):
@@ -188,11 +190,15 @@ def _read(path: Path) -> dict | None:
     if not path.exists():
         return None
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        record = json.loads(path.read_text())
+        lacking = [name for name in _PARTS if not isinstance(record.get(name), _PARTS[name])]
+    except (ValueError, AttributeError, RecursionError) as error:
+        lacking = [str(error)]
+    if lacking:
         raise StageError(
-            f"{path} is damaged ({error}); delete the folder {path.parent} and run again"
-        ) from error
+            f"{path} is damaged ({', '.join(lacking)}); delete the folder {path.parent} and run again"
+        )
+    return record
 
 
 def _changes(directory: Path, stage: str, old: dict, new: dict) -> str:

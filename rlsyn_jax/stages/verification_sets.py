@@ -149,7 +149,8 @@ def _accuracies(folds: dict[str, np.ndarray]) -> dict:
     result: dict = {"arms": {}, "differences": {}}
     for arm, each in folds.items():
         result["arms"][arm] = {
-            **figure(*mean_interval(each.mean(axis=0))),
+            # Of few folds that are nearly all right, t's interval reaches beyond what can be.
+            **figure(*np.clip(mean_interval(each.mean(axis=0)), 0, 1)),
             "seeds": each.mean(axis=1).tolist(),
         }
         if arm != baseline:

@@ -108,12 +108,12 @@ def check_absent(path: str | Path) -> None:
 def storage_error(path: Path, error: OSError) -> StorageError:
     """Returns an error that says what is wrong with the place of path, and the remedy."""
     reasons = {
-        errno.ENOSPC: "the disk is full; free some space or choose another --workdir",
-        errno.EDQUOT: "the disk quota is used up; free some space or choose another --workdir",
-        errno.EROFS: "the file system is read-only; choose another --workdir",
-        errno.EACCES: "permission denied; choose a --workdir that you may write to",
-        errno.ENOTDIR: "a part of the path is a file; choose another --workdir",
-        errno.EEXIST: "a part of the path is a file; choose another --workdir",
+        errno.ENOSPC: "the disk is full; free some space or choose another folder",
+        errno.EDQUOT: "the disk quota is used up; free some space or choose another folder",
+        errno.EROFS: "the file system is read-only; choose another folder",
+        errno.EACCES: "permission denied; choose a folder that you may write to",
+        errno.ENOTDIR: "a part of the path is a file; choose another folder",
+        errno.EEXIST: "a part of the path is a file; choose another folder",
     }
     reason = reasons.get(error.errno, str(error))
     return StorageError(error.errno, f"cannot write {path}: {reason}")
@@ -132,6 +132,23 @@ def check_writable(directory: str | Path, minimum_free_bytes: int) -> None:
     check_room(directory, minimum_free_bytes, "a run")
 
 
+def check_takes_file(path: str | Path) -> None:
+    """Proves, by another one beside it, that a file can be written; makes its folder.
+
+    Raises:
+        StorageError: it cannot, or the path is a folder's.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise StorageError(errno.EISDIR, f"cannot write {path}: it is a folder; name a file")
+    probe = path.with_name(f".{path.name[:50]}.{secrets.token_hex(8)}")
+    try:
+        _write(probe, b"probe")
+    except StorageError as error:
+        raise storage_error(path, error) from error
+    probe.unlink()
+
+
 def check_room(directory: str | Path, minimum_free_bytes: int, purpose: str) -> None:
     """Checks that the disk of an existing folder has room for `purpose`.
 
@@ -144,5 +161,5 @@ def check_room(directory: str | Path, minimum_free_bytes: int, purpose: str) -> 
             errno.ENOSPC,
             f"the disk is full: {directory} has {free / 2**20:.1f} MiB left and {purpose} needs at "
             f"least {minimum_free_bytes / 2**20:.0f} MiB; free some space or choose another "
-            "--workdir",
+            "folder",
         )

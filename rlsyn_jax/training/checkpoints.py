@@ -7,8 +7,10 @@ when everything is on disk; older steps are deleted after that.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +187,7 @@ def restore_params(path: str | Path, *, ema: bool = True, collection: str = "par
 
     Raises:
         FileNotFoundError: nothing is there, or no checkpoint; says what was looked for.
-        ValueError: the checkpoint has no such collection.
+        ValueError: the checkpoint has no such collection, or is damaged.
     """
     step = _find_step(path)
     tree = _collections(step)
@@ -197,14 +199,15 @@ def restore_params(path: str | Path, *, ema: bool = True, collection: str = "par
         lambda value: jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=own_device()),
         tree[name],
     )
-    return ocp.PyTreeCheckpointer().restore(
-        step / "state",
-        args=ocp.args.PyTreeRestore(
-            item={name: target},
-            restore_args={name: ocp.checkpoint_utils.construct_restore_args(target)},
-            partial_restore=True,
-        ),
-    )[name]
+    with _telling_damage(step):
+        return ocp.PyTreeCheckpointer().restore(
+            step / "state",
+            args=ocp.args.PyTreeRestore(
+                item={name: target},
+                restore_args={name: ocp.checkpoint_utils.construct_restore_args(target)},
+                partial_restore=True,
+            ),
+        )[name]
 
 
 def has_collection(path: str | Path, collection: str) -> bool:
@@ -212,6 +215,7 @@ def has_collection(path: str | Path, collection: str) -> bool:
 
     Raises:
         FileNotFoundError: nothing is there, or no checkpoint; says what was looked for.
+        ValueError: the checkpoint is damaged.
     """
     return collection in _collections(_find_step(path))
 
@@ -227,13 +231,30 @@ def restore_config(path: str | Path) -> dict:
 
     Raises:
         FileNotFoundError: nothing is there, or no checkpoint; says what was looked for.
+        ValueError: the checkpoint is damaged.
     """
-    handler = ocp.JsonCheckpointHandler()
-    return ocp.Checkpointer(handler).restore(_find_step(path) / "meta")["config"]
+    step, handler = _find_step(path), ocp.JsonCheckpointHandler()
+    with _telling_damage(step):
+        return ocp.Checkpointer(handler).restore(step / "meta")["config"]
 
 
 def _collections(step: Path) -> dict:
-    return ocp.StandardCheckpointer().metadata(step / "state").item_metadata.tree
+    with _telling_damage(step):
+        return ocp.StandardCheckpointer().metadata(step / "state").item_metadata.tree
+
+
+@contextlib.contextmanager
+def _telling_damage(step: Path) -> Iterator[None]:
+    """Says of whatever Orbax raises of a step that is not whole which one that is."""
+    try:
+        yield
+    except Exception as error:
+        said = (str(error).strip().splitlines() or [""])[0]
+        raise ValueError(
+            f"checkpoint {step} cannot be read: a file of it is damaged or missing, as after a copy "
+            f"that was broken off ({type(error).__name__}: {said:.200}); copy it again, or delete "
+            "the folder of its stage to make it anew"
+        ) from error
 
 
 def _find_step(path: str | Path) -> Path:

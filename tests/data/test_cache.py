@@ -154,6 +154,22 @@ def test_another_process_that_is_faster_wins(tmp_path):
     _assert_equal(cached_dataset(_never, tmp_path, "1"), dataset)
 
 
+def test_a_disk_that_fills_up_is_told_and_nothing_is_left_on_it(mounted, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (2000, 32, 32, 3), np.uint8)
+    large = IdentityDataset(
+        name="large",
+        images=images,
+        identities=np.arange(2000) % 10,
+        cameras=np.zeros(2000, np.int32),
+        identity_names=tuple("abcdefghij"),
+        file_names=tuple(map(str, range(2000))),
+    )
+    with mounted(tmp_path / "disk", "size=2m") as disk:
+        with pytest.raises(ValueError, match="'large' cannot be cached in .*disk.data: .*No space left"):
+            cached_dataset(lambda: large, disk / "data", "1")
+        assert list((disk / "data").iterdir()) == []
+
+
 def test_a_cache_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="cannot be cached in .*file"):

@@ -36,6 +36,8 @@ def test_what_is_right_passes():
         (checked_labels, [np.array([1, np.nan]), 2], "whole numbers"),
         (checked_labels, [np.array([1, 0.5]), 2], "whole numbers"),
         (checked_labels, [np.array(["1", "2"]), 2], "whole numbers"),
+        (checked_labels, [np.array([1.0, 1e300]), 2], "must be -2**53 to 2**53 - 1 as float64"),
+        (checked_labels, [np.array([0, 2**63], np.uint64), 2], "2**63 - 1 as uint64, got 0 to 92"),
         (checked_truths, [np.array([1, 2])], "true or false"),
         (checked_truths, [np.array([np.nan])], "true or false"),
         (checked_truths, [np.array(["no"])], "true or false"),

@@ -363,6 +363,15 @@ def test_bad_input_ends_with_one_sentence(files, capsys):
             "choose two names",
         ),
         (
+            [*ranking, "--gallery", folder / "real.safetensors", "--output", folder],
+            "it is a folder; name a file",
+        ),
+        (
+            [*ranking, "--gallery", folder / "real.safetensors"]
+            + ["--report", folder / "real.npz" / "page.html"],
+            "a part of the path is a file; choose another folder",
+        ),
+        (
             [*ranking, folder / "other.npz", "--gallery", *[folder / "real.safetensors"] * 2],
             "are not those of real",
         ),

@@ -94,7 +94,7 @@ def test_the_content_is_on_the_disk_before_the_name_points_to_it(tmp_path, monke
 def test_a_full_disk_keeps_the_old_file_and_tells_the_remedy(small_disk):
     path = small_disk / "file"
     write_text(path, "old")
-    with pytest.raises(StorageError, match="disk is full; free some space or choose another --wor"):
+    with pytest.raises(StorageError, match="disk is full; free some space or choose another fol"):
         write_bytes(path, bytes(2**21))
     assert path.read_text() == "old" and os.listdir(small_disk) == ["file"]
     write_bytes(path, bytes(2**19))
@@ -102,7 +102,7 @@ def test_a_full_disk_keeps_the_old_file_and_tells_the_remedy(small_disk):
 
 def test_a_read_only_file_system_is_told(mounted, tmp_path):
     with mounted(tmp_path / "disk", read_only=True) as folder:
-        with pytest.raises(StorageError, match="read-only; choose another --workdir") as caught:
+        with pytest.raises(StorageError, match="read-only; choose another folder") as caught:
             write_text(folder / "file", "text")
         assert caught.value.errno == errno.EROFS and str(folder / "file") in str(caught.value)
         with pytest.raises(StorageError, match="read-only"):
@@ -121,7 +121,7 @@ def test_a_file_in_the_place_of_a_folder_is_told(tmp_path):
 @pytest.mark.parametrize(
     ("number", "remedy"),
     [
-        (errno.EACCES, "permission denied; choose a --workdir that you may write to"),
+        (errno.EACCES, "permission denied; choose a folder that you may write to"),
         (errno.EDQUOT, "quota is used up; free some space"),
         (errno.ENAMETOOLONG, "File name too long"),
     ],

@@ -1,5 +1,6 @@
 """Checkpoints on a real disk: bit-equal, on another mesh, damaged, while work goes on."""
 
+import shutil
 import time
 
 import jax
@@ -288,6 +289,15 @@ def test_the_record_of_a_checkpoint_is_found_where_its_parameters_are(stage, tmp
     assert restore_config(stage / "checkpoints" / "1") == {"name": "é", "step": 1}
     with pytest.raises(FileNotFoundError, match="no numbered step in it"):
         restore_config(tmp_path)
+
+
+@pytest.mark.parametrize("lost", ["state/manifest.ocdbt", "state/_METADATA", "state/d", "meta"])
+def test_parameters_of_a_checkpoint_that_lacks_a_part_are_told(tmp_path, lost):
+    save(tmp_path, 1)
+    path = tmp_path / "1" / lost
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(ValueError, match=rf"^checkpoint {tmp_path}/1 cannot be read: .*copy it"):
+        restore_config(tmp_path) if lost == "meta" else restore_params(tmp_path)
 
 
 def test_paths_without_parameters_are_told(tmp_path):
