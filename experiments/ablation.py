@@ -43,6 +43,7 @@ from study.results_page import write_results
 from study.written_results import TABLES_FILE, ResultsError, WrittenResults, read_results
 from sweeping.cells import cell_names
 from sweeping.name_patterns import add_only, is_like, unmatched
+from sweeping.named_folder import named_folder
 
 from rlsyn_jax.training.atomic_files import write_text
 
@@ -61,6 +62,7 @@ def main(arguments: list[str]) -> None:
     data, cache = str(options.data.absolute()), str(workdir / "priors")
     failed, named = [], False
     try:
+        check_folders(options, workdir)
         written = read_results(results, ALL_TARGETS)  # Refused before anything runs.
         settings = settings_before(options, written, results)
         for name in options.targets if not options.gather else ():
@@ -92,6 +94,23 @@ def main(arguments: list[str]) -> None:
         sys.exit(f"error: what --only names is not of the chosen settings: {options.only}")
     if failed:
         sys.exit(f"error: not all cells of {', '.join(failed)} are complete; see above")
+
+
+def check_folders(options: argparse.Namespace, workdir: Path) -> None:
+    """Looks whether the folders that are read are there, before anything is chosen or run.
+
+    Raises:
+        ResultsError: names the folder.
+    """
+    if options.gather and not workdir.is_dir():
+        raise ResultsError(f"--workdir is {workdir}, which is not there; --gather runs nothing")
+    for name in options.targets if not options.gather else ():
+        for folder in filter(None, (ALL_TARGETS[name].data, ALL_TARGETS[name].general)):
+            if not (options.data / folder).is_dir():
+                raise ResultsError(
+                    f"{options.data / folder} is not there, of the target {name}; --data names the "
+                    "folder of the data sets, as study_data.py beside this file lays them out"
+                )
 
 
 def settings_before(
@@ -167,8 +186,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--workdir", type=Path, required=True, help="folder of the study")
-    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the data sets")
+    parser.add_argument("--workdir", type=named_folder, required=True, help="folder of the study")
+    parser.add_argument(
+        "--data", type=named_folder, default=Path("data"), help="folder of the data sets"
+    )
     parser.add_argument(
         "--targets",
         default=",".join(TARGETS),
@@ -191,7 +212,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "rests on more seeds",
     )
     parser.add_argument(
-        "--results", type=Path, help="folder of RESULTS.md and results.json; default: --workdir"
+        "--results", type=named_folder, help="folder of RESULTS.md and results.json; default: --workdir"
     )
     options = parser.parse_args(arguments)
     options.targets = options.targets.split(",")

@@ -39,6 +39,7 @@ from sweeping.commands import job_command, job_environment
 from sweeping.folder_lock import only_sweep
 from sweeping.local import Interrupted, LocalRuns
 from sweeping.name_patterns import add_only
+from sweeping.named_folder import named_folder
 from sweeping.plan import Plan, is_written, plan_sweep, read_plan, write_plan
 from sweeping.results import write_results
 from sweeping.work_folders import is_complete, link_stages
@@ -124,7 +125,9 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, object]]:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("file", type=Path, help="sweep file")
-    parser.add_argument("--workdir", type=Path, required=True, help="folder of the sweep")
+    parser.add_argument(
+        "--workdir", type=named_folder, required=True, help="folder of the sweep"
+    )
     parser.add_argument("--launcher", choices=("local", "slurm", "none"), default="local")
     parser.add_argument("--parallel", type=int, default=1, help="local runs at a time")
     parser.add_argument(

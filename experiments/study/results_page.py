@@ -24,6 +24,7 @@ from study.tables import LEAKAGE_HEADING, charted, headings, tables
 from study.written_results import (
     COMPARISONS_FILE,
     TABLES_FILE,
+    TITLE,
     Part,
     WrittenResults,
     merged,
@@ -100,7 +101,7 @@ def write_results(workdir: Path, results: Path, *, keep: bool) -> None:
     decided = [*decisions_table(claims), ""]
     if samples := [*samples_table(claims)]:
         decided += [*_ABOUT_SAMPLES, *samples, ""]
-    lines = ["# Results", "", *_ABOUT, *decided, *_ABOUT_TABLES, "", *lines]
+    lines = [TITLE, "", *_ABOUT, *decided, *_ABOUT_TABLES, "", *lines]
     write_text(results / TABLES_FILE, "\n".join(lines) + "\n")
     for draw in charts:
         draw()

@@ -16,6 +16,9 @@ from study.samples import COMPARED_SETS, is_better
 
 COMPARISONS_FILE = "results.json"
 TABLES_FILE = "RESULTS.md"
+TITLE = "# Results"
+# What every comparison has in results.json.
+_FIELDS = {"name", "data", "images", "measure", "difference", "low", "high", "seeds"}
 _HEADING = "## "
 # As tables.py writes them: a table's heading, and what real images alone reach by their number.
 _TABLE_HEADING = "### "
@@ -50,11 +53,12 @@ def read_results(folder: Path, targets: Collection[str]) -> WrittenResults:
         targets: names of all that there are.
 
     Raises:
-        ResultsError: a comparison, a measure or a target there is none that the study has.
+        ResultsError: a comparison, a measure or a target there is none that the study has, or a
+            file of such a name is not the study's.
     """
     comparisons, sections = [], {}
     if (folder / COMPARISONS_FILE).exists():
-        comparisons = json.loads((folder / COMPARISONS_FILE).read_text())
+        comparisons = _comparisons(folder / COMPARISONS_FILE)
     known = {
         "name": (*_ASKED, *COMPARED_SETS),
         "data": tuple(targets),
@@ -72,8 +76,13 @@ def read_results(folder: Path, targets: Collection[str]) -> WrittenResults:
         found["holds"] = holds(of_recognisers, found) if of_recognisers else is_better(found)
         found["claimed"] = bool(of_recognisers) and is_claimed(found["data"], found["seeds"])
     if (folder / TABLES_FILE).exists():
-        lines = None
-        for line in (folder / TABLES_FILE).read_text().splitlines():
+        lines, text = None, (folder / TABLES_FILE).read_text(errors="replace")
+        if not text.startswith(f"{TITLE}\n"):
+            raise ResultsError(
+                f"{folder / TABLES_FILE} does not begin with {TITLE!r}, so that the study has not "
+                "written it, and would replace it; name another folder"
+            )
+        for line in text.splitlines():
             if line.startswith(_HEADING):
                 name = line.removeprefix(_HEADING)
                 if name not in targets:
@@ -85,6 +94,22 @@ def read_results(folder: Path, targets: Collection[str]) -> WrittenResults:
             if lines is not None:
                 lines.append(line)
     return WrittenResults(comparisons, sections)
+
+
+def _comparisons(path: Path) -> list[dict[str, Any]]:
+    """Returns what results.json has, if it looks like the study's."""
+    try:
+        found = json.loads(path.read_text())
+        whole = isinstance(found, list) and all(_FIELDS <= comparison.keys() for comparison in found)
+        said = "there is no list of comparisons in it"
+    except (ValueError, AttributeError) as error:
+        whole, said = False, str(error)
+    if not whole:
+        raise ResultsError(
+            f"{path} is not as the study writes it ({said}); mend it, delete it, or name another "
+            "folder"
+        )
+    return found
 
 
 def is_claimed(target: str, seeds: int) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from rlsyn_jax.config_checks import validate
+from rlsyn_jax.config_files import told
 from sweeping import hyper
 from sweeping.python_files import load_base, load_python_file
 
@@ -49,16 +50,31 @@ def read_cells(path: str | Path) -> tuple[str, list[Cell]]:
         BASE with an absolute path, and the cells in the file's order.
 
     Raises:
-        SweepError: the file lacks a part, or a cell's config cannot work; names cell and field.
+        SweepError: the file lacks a part or fails, or a cell's config cannot work; names the line,
+            or cell and field.
+        FileNotFoundError: one of the files is not there.
     """
     module = load_python_file(path)
     for part in ("BASE", "get_hyper"):
         if not hasattr(module, part):
             raise SweepError(f"{path} has no {part}; a sweep file needs BASE and get_hyper(hyper)")
+    if not isinstance(module.BASE, str) or not callable(module.get_hyper):
+        raise SweepError(f"{path}: BASE must be a config file's path, and get_hyper a function")
     base, config = load_base(module.BASE)
-    changes = module.get_hyper(hyper)
+    try:
+        changes = module.get_hyper(hyper)
+    except Exception as error:  # It is a program, and can fail as any does.
+        raise SweepError(told(error, path)) from error
     if not changes:
         raise SweepError(f"{path}: get_hyper gives no cell")
+    if not isinstance(changes, list | tuple) or not all(
+        isinstance(each, Mapping) and all(isinstance(field, str) for field in each)
+        for each in changes
+    ):
+        raise SweepError(
+            f"{path}: get_hyper returns {changes!r:.80}; expected a list of {{field: value}}, one of "
+            "each cell, as hyper's functions make them"
+        )
     changes = [{field: _plain(value) for field, value in each.items()} for each in changes]
     names = cell_names(changes)
     cells = []

@@ -143,16 +143,23 @@ def read_plan(sweep_dir: Path) -> Plan:
 
     Raises:
         FileNotFoundError: no sweep has been planned in the folder.
+        SweepError: the file is damaged.
     """
     path = sweep_dir / _FILE
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there; --launcher=none makes it")
-    content = json.loads(path.read_text())
-    jobs = [
-        Job(**{**job, "after": tuple(job["after"]), "cells": tuple(job["cells"])})
-        for job in content.pop("jobs")
-    ]
-    return Plan(**content, jobs=jobs)
+    try:
+        content = json.loads(path.read_text())
+        jobs = [
+            Job(**{**job, "after": tuple(job["after"]), "cells": tuple(job["cells"])})
+            for job in content.pop("jobs")
+        ]
+        return Plan(**content, jobs=jobs)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise SweepError(
+            f"{path} is damaged ({type(error).__name__}: {error}); delete it, and the sweep's command "
+            "plans anew, without making anew what is complete"
+        ) from error
 
 
 def write_plan(plan: Plan, sweep_dir: Path) -> None:

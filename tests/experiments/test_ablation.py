@@ -1,6 +1,7 @@
 """The command of the study: which cells it runs, that it stops, and a tiny one from nothing."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -61,6 +62,22 @@ def test_names_that_no_cell_has_are_refused(capsys):
         ablation.parse(["--workdir=DIR", "--targets=omniglot", "--only=strength 0.85"])
     said = capsys.readouterr().err
     assert "strength 0.85 is like no cell's name; there are" in said and "'strength 0.7'" in said
+
+
+def test_folders_that_cannot_be_are_told_before_anything_runs(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(ablation, "sweep", lambda *_: pytest.fail("ran"))
+    (tmp_path / "file").touch()
+    for flags, expected in (
+        (["--workdir="], "argument --workdir: it is empty; name a folder"),
+        ([f"--workdir={tmp_path}/file"], "file is a file; name a folder"),
+        ([f"--workdir={tmp_path}", f"--results={tmp_path}/file"], "--results: .* is a file"),
+        ([f"--workdir={tmp_path}/no", "--gather"], "--workdir is .*no, which is not there"),
+        ([f"--workdir={tmp_path}", f"--data={tmp_path}"], "lfw_target is not there, of the targ"),
+    ):
+        with pytest.raises(SystemExit) as refusal:
+            ablation.main(flags)
+        assert re.search(expected, f"{refusal.value.code} {capsys.readouterr().err}")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.slow

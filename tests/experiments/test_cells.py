@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sweeping.cells import SweepError, cell_names, changed_config, read_cells
 
+ROOT = Path(__file__).parents[2]
+
 
 def sweep_file(folder, body, base=None):
     base = base or "configs/quickstart.py:ci"
@@ -91,7 +93,7 @@ def test_lists_become_what_the_config_holds_and_the_base_stays_as_it_is(program)
 
 def test_numbers_of_numpy_become_python_s(tmp_path):
     path = tmp_path / "sweep.py"
-    base = Path(__file__).parents[2] / "configs" / "quickstart.py:ci"
+    base = ROOT / "configs" / "quickstart.py:ci"
     path.write_text(
         f"import numpy as np\nBASE = {str(base)!r}\n\n\ndef get_hyper(hyper):\n"
         "    return hyper.product([\n"
@@ -124,9 +126,30 @@ def test_a_sweep_file_gives_its_cells_in_order(tmp_path):
         ("BASE = 'configs/quickstart.py:ci'\n", "has no get_hyper"),
         ("def get_hyper(hyper):\n    return []\n", "has no BASE"),
         ("BASE = 'configs/quickstart.py:ci'\nget_hyper = lambda hyper: []\n", "gives no cell"),
+        ("BASE = 'configs/quickstart.py:ci'\nget_hyper = lambda hyper: 3\n", "returns 3; expected a"),
+        (
+            "BASE = 'configs/quickstart.py:ci'\nget_hyper = lambda hyper: ['seed']\n",
+            r"returns \['seed'\]; expected a list of {field: value}",
+        ),
+        (
+            "BASE = 'configs/quickstart.py:ci'\nget_hyper = lambda hyper: hyper.grids()\n",
+            "sweep_file.py, line 2: AttributeError: .*has no attribute 'grids'",
+        ),
+        ("BASE = 3\nget_hyper = 3\n", "BASE must be a config file's path, and get_hyper a func"),
+        ("import not_there\n", "sweep_file.py, line 1: ModuleNotFoundError: No module"),
+        ("def get_hyper(:\n", "sweep_file.py, line 1: SyntaxError"),
+        (
+            "BASE = 'configs/quickstart.py:other'\nget_hyper = lambda hyper: []\n",
+            "quickstart.py, line .*quickstart.py:other is not known",
+        ),
+        (
+            "BASE = 'experiments/sweep.py'\nget_hyper = lambda hyper: []\n",
+            "sweep.py defines no function get_config",
+        ),
     ],
 )
-def test_a_sweep_file_that_lacks_something_is_refused(tmp_path, content, expected):
+def test_a_sweep_file_that_lacks_something_is_refused(tmp_path, monkeypatch, content, expected):
+    monkeypatch.chdir(ROOT)
     (tmp_path / "sweep_file.py").write_text(content)
-    with pytest.raises(SweepError, match=expected):
+    with pytest.raises(ValueError, match=expected):
         read_cells(tmp_path / "sweep_file.py")

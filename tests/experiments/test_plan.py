@@ -85,6 +85,13 @@ def test_a_part_of_a_plan_has_what_its_cells_rest_on(tiny_sweep, tmp_path):
         plan.only(["*seed=1", "*seed=2"])
 
 
+@pytest.mark.parametrize("content", ['{"base": ', "[]", '{"base": "x", "jobs": [{}]}'])
+def test_a_damaged_plan_is_told(tmp_path, content):
+    (tmp_path / "sweep.json").write_text(content)
+    with pytest.raises(SweepError, match="sweep.json is damaged .*; delete it, and the sweep's"):
+        read_plan(tmp_path)
+
+
 def test_a_folder_without_a_plan_says_how_to_make_one(tmp_path):
     with pytest.raises(FileNotFoundError, match="--launcher=none makes it"):
         read_plan(tmp_path)

@@ -7,6 +7,7 @@ import ablation
 import pytest
 from study.claims import COMPARISONS
 from study.design import (
+    ALL_TARGETS,
     CHOOSERS,
     MEASURES,
     STARTS,
@@ -103,6 +104,16 @@ def write_settings_runs(folder):
 
 
 @pytest.fixture
+def data_here(tmp_path_factory, monkeypatch):
+    """The folders of all targets' data sets where the command looks for them, without an image."""
+    folder = tmp_path_factory.mktemp("here")
+    for target in ALL_TARGETS.values():
+        for name in filter(None, (target.data, target.general)):
+            (folder / "data" / name).mkdir(parents=True, exist_ok=True)
+    monkeypatch.chdir(folder)
+
+
+@pytest.fixture
 def written():
     """What writes runs, what they say, and the comparisons of cells that nothing varies."""
     return SimpleNamespace(
@@ -142,7 +153,7 @@ def written_study(tmp_path):
 
 
 @pytest.fixture(name="gathered")
-def gathered_study(workdir, tmp_path_factory):
+def gathered_study(workdir, tmp_path_factory, data_here):
     """A study that has been gathered elsewhere, one seed of two images in it: flags, folder."""
     results = tmp_path_factory.mktemp("results")
     plan = read_plan(workdir / "lfw").cells | {"two": {"name": title(2, "random"), "seed": 0}}
@@ -154,7 +165,7 @@ def gathered_study(workdir, tmp_path_factory):
 
 
 @pytest.fixture
-def asked_for(monkeypatch):
+def asked_for(monkeypatch, data_here):
     """Lets nothing run; has which folders and cells would have."""
     asked = {}
 

@@ -45,6 +45,7 @@ def test_results_of_targets_that_were_run_elsewhere_are_kept(written, workdir, t
     page = (results / "RESULTS.md").read_text()
     assert [line for line in page.splitlines() if line.startswith("## ")] == ["## lfw", "## orl"]
     # Whichever is gathered again, and where neither is, nothing changes.
+    (other / "none").mkdir()
     for folder in (workdir, other, other / "none"):
         ablation.main([f"--workdir={folder}", *both])
         assert (results / "RESULTS.md").read_text() == page
@@ -170,6 +171,23 @@ def test_nothing_runs_whose_results_could_not_be_written(gathered, asked_for, fi
     with pytest.raises(SystemExit, match=f"whose '{field}' is 'of before', which the study has"):
         ablation.main(flags[:-1])
     assert not asked_for and (results / "results.json").read_text() == text
+
+
+@pytest.mark.parametrize("content", ["[", '{"a": 1}', '[{"name": "of before"}]', "[3]"])
+def test_a_damaged_file_of_comparisons_is_not_replaced(gathered, content):
+    flags, results = gathered
+    (results / "results.json").write_text(content)
+    with pytest.raises(SystemExit, match="results.json is not as the study writes it .*; mend it"):
+        ablation.main(flags)
+    assert (results / "results.json").read_text() == content
+
+
+def test_a_page_of_somebody_else_is_not_replaced(gathered):
+    flags, results = gathered
+    (results / "RESULTS.md").write_text("# Mine\n")
+    with pytest.raises(SystemExit, match="RESULTS.md does not begin with '# Results', so that"):
+        ablation.main(flags)
+    assert (results / "RESULTS.md").read_text() == "# Mine\n"
 
 
 def test_sections_of_others_are_not_lost(gathered):
