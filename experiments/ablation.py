@@ -212,7 +212,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "rests on more seeds",
     )
     parser.add_argument(
-        "--results", type=named_folder, help="folder of RESULTS.md and results.json; default: --workdir"
+        "--results",
+        type=named_folder,
+        help="folder of RESULTS.md and results.json; default: --workdir",
     )
     options = parser.parse_args(arguments)
     options.targets = options.targets.split(",")

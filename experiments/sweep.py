@@ -125,9 +125,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, object]]:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("file", type=Path, help="sweep file")
-    parser.add_argument(
-        "--workdir", type=named_folder, required=True, help="folder of the sweep"
-    )
+    parser.add_argument("--workdir", type=named_folder, required=True, help="folder of the sweep")
     parser.add_argument("--launcher", choices=("local", "slurm", "none"), default="local")
     parser.add_argument("--parallel", type=int, default=1, help="local runs at a time")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""Mistakes in a user's config file: told in one line, with the file's own line, before any device."""
+"""Mistakes in a config file: told in one line, with the file's own, before any device is used."""
 
 import pytest
 
@@ -9,7 +9,7 @@ MISTAKES = {
     "no such module": ("import not_there\n", r"error: {path}, line 1: ModuleNotFoundError: No mod"),
     "no such field": (
         f"{START}    config = default_config()\n    config.adapt.stepz = 3\n    return config\n",
-        'error: {path}, line 6: the config has no field \'stepz\'. Did you mean "steps"',
+        "error: {path}, line 6: the config has no field 'stepz'. Did you mean \"steps\"",
     ),
     "another kind": (
         f'{START}    config = default_config()\n    config.adapt.steps = "many"\n',
@@ -39,7 +39,9 @@ def test_a_mistake_in_a_config_file_is_told_in_one_line(program, tmp_path, mista
     text, expected = MISTAKES[mistake]
     path = tmp_path / "mine.py"
     path.write_text(text.format())
-    process = program.python("-m", "rlsyn_jax.main", f"--config={path}", "--workdir", tmp_path / "w")
+    process = program.python(
+        "-m", "rlsyn_jax.main", f"--config={path}", "--workdir", tmp_path / "w"
+    )
     log = program.log_of(process)
     assert process.returncode == 1 and not (tmp_path / "w").exists()
     assert log.startswith(expected.format(path=path)) and len(log.splitlines()) == 1, log

@@ -100,7 +100,9 @@ def _comparisons(path: Path) -> list[dict[str, Any]]:
     """Returns what results.json has, if it looks like the study's."""
     try:
         found = json.loads(path.read_text())
-        whole = isinstance(found, list) and all(_FIELDS <= comparison.keys() for comparison in found)
+        whole = isinstance(found, list) and all(
+            _FIELDS <= comparison.keys() for comparison in found
+        )
         said = "there is no list of comparisons in it"
     except (ValueError, AttributeError) as error:
         whole, said = False, str(error)

@@ -72,8 +72,8 @@ def read_cells(path: str | Path) -> tuple[str, list[Cell]]:
         for each in changes
     ):
         raise SweepError(
-            f"{path}: get_hyper returns {changes!r:.80}; expected a list of {{field: value}}, one of "
-            "each cell, as hyper's functions make them"
+            f"{path}: get_hyper returns {changes!r:.80}; expected a list of {{field: value}}, one "
+            "of each cell, as hyper's functions make them"
         )
     changes = [{field: _plain(value) for field, value in each.items()} for each in changes]
     names = cell_names(changes)

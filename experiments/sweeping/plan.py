@@ -157,8 +157,8 @@ def read_plan(sweep_dir: Path) -> Plan:
         return Plan(**content, jobs=jobs)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise SweepError(
-            f"{path} is damaged ({type(error).__name__}: {error}); delete it, and the sweep's command "
-            "plans anew, without making anew what is complete"
+            f"{path} is damaged ({type(error).__name__}: {error}); delete it, and the sweep's "
+            "command plans anew, without making anew what is complete"
         ) from error
 
 

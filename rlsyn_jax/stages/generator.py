@@ -155,9 +155,7 @@ def in_batches(sampler: Callable, params: dict, key: jax.Array, size: int) -> Ca
         (sample_ids [n], class_labels [n]) -> uint8 [n, height, width, channels], on the host.
     """
     # Here once, and not for each batch.
-    params, key = jax.device_put(
-        (params, key), replicated(make_mesh(devices=jax.local_devices()))
-    )
+    params, key = jax.device_put((params, key), replicated(make_mesh(devices=jax.local_devices())))
 
     def sample(sample_ids, class_labels):
         # The last batch is filled up, so that all are one program.

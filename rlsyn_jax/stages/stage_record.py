@@ -196,7 +196,8 @@ def _read(path: Path) -> dict | None:
         lacking = [str(error)]
     if lacking:
         raise StageError(
-            f"{path} is damaged ({', '.join(lacking)}); delete the folder {path.parent} and run again"
+            f"{path} is damaged ({', '.join(lacking)}); delete the folder {path.parent} and run "
+            "again"
         )
     return record
 

@@ -251,9 +251,9 @@ def _telling_damage(step: Path) -> Iterator[None]:
     except Exception as error:
         said = (str(error).strip().splitlines() or [""])[0]
         raise ValueError(
-            f"checkpoint {step} cannot be read: a file of it is damaged or missing, as after a copy "
-            f"that was broken off ({type(error).__name__}: {said:.200}); copy it again, or delete "
-            "the folder of its stage to make it anew"
+            f"checkpoint {step} cannot be read: a file of it is damaged or missing, as after a "
+            f"copy that was broken off ({type(error).__name__}: {said:.200}); copy it again, or "
+            "delete the folder of its stage to make it anew"
         ) from error
 
 

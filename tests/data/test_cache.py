@@ -165,7 +165,9 @@ def test_a_disk_that_fills_up_is_told_and_nothing_is_left_on_it(mounted, tmp_pat
         file_names=tuple(map(str, range(2000))),
     )
     with mounted(tmp_path / "disk", "size=2m") as disk:
-        with pytest.raises(ValueError, match="'large' cannot be cached in .*disk.data: .*No space left"):
+        with pytest.raises(
+            ValueError, match="'large' cannot be cached in .*disk.data: .*No space left"
+        ):
             cached_dataset(lambda: large, disk / "data", "1")
         assert list((disk / "data").iterdir()) == []
 

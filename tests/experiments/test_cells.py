@@ -126,7 +126,10 @@ def test_a_sweep_file_gives_its_cells_in_order(tmp_path):
         ("BASE = 'configs/quickstart.py:ci'\n", "has no get_hyper"),
         ("def get_hyper(hyper):\n    return []\n", "has no BASE"),
         ("BASE = 'configs/quickstart.py:ci'\nget_hyper = lambda hyper: []\n", "gives no cell"),
-        ("BASE = 'configs/quickstart.py:ci'\nget_hyper = lambda hyper: 3\n", "returns 3; expected a"),
+        (
+            "BASE = 'configs/quickstart.py:ci'\nget_hyper = lambda hyper: 3\n",
+            "returns 3; expected a",
+        ),
         (
             "BASE = 'configs/quickstart.py:ci'\nget_hyper = lambda hyper: ['seed']\n",
             r"returns \['seed'\]; expected a list of {field: value}",
