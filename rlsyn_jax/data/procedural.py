@@ -13,7 +13,7 @@ import numpy as np
 from rlsyn_jax.data.identity_dataset import IdentityDataset
 
 # Name of each factor of a person, with its range; drawn uniformly.
-_IDENTITY_RANGES = {
+IDENTITY_RANGES = {
     "face_width": (0.42, 0.56),
     "face_height": (0.56, 0.70),
     "jaw": (0.55, 1.0),
@@ -41,7 +41,7 @@ _IDENTITY_RANGES = {
 }
 
 # Name of each factor of an image, with its range; drawn uniformly, camera apart.
-_IMAGE_RANGES = {
+IMAGE_RANGES = {
     "yaw": (-1.0, 1.0),
     "pitch": (-1.0, 1.0),
     "roll": (-0.14, 0.14),
@@ -101,13 +101,13 @@ def make_procedural_dataset(
     rows = []
     for person in range(identity_offset, identity_offset + num_identities):
         person_random = np.random.default_rng(np.random.SeedSequence([seed, 1, person]))
-        traits = {k: person_random.uniform(*r) for k, r in _IDENTITY_RANGES.items()}
+        traits = {k: person_random.uniform(*r) for k, r in IDENTITY_RANGES.items()}
         for number in range(images_per_identity):
             image_random = np.random.default_rng(np.random.SeedSequence([seed, 2, person, number]))
             rows.append(
                 {
                     **traits,
-                    **{k: image_random.uniform(*r) for k, r in _IMAGE_RANGES.items()},
+                    **{k: image_random.uniform(*r) for k, r in IMAGE_RANGES.items()},
                     "camera": (number + person) % num_cameras,
                 }
             )
